@@ -24,6 +24,8 @@ from torch import Tensor
 
 Moments = Literal["auto", "bfloat16", "float32"]
 
+_BLOCK = 1024
+
 _GOLDEN, _MIX = -1640531527, -2048144789  # 0x9E3779B1 and 0x85EBCA6B as int32 (MurmurHash3's finaliser uses the latter)
 
 
@@ -221,7 +223,7 @@ def _store(moment: Tensor, new: Tensor, noise: Tensor | None, proceed: Tensor) -
 
 def _hash(weight: Tensor, seed: Tensor) -> Tensor:
     """Return 32 well-mixed bits for each element: a function of its position and `seed`."""
-    mixed = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device) * _GOLDEN + seed
+    mixed = torch.arange(weight.numel(), dtype=torch.int32, device=weight.device).view(weight.shape) * _GOLDEN + seed
     mixed = (mixed ^ ((mixed >> 16) & 0xFFFF)) * _MIX  # the masks make the shifts logical
     mixed = (mixed ^ ((mixed >> 13) & 0x7FFFF)) * _GOLDEN
     return mixed ^ ((mixed >> 16) & 0xFFFF)
@@ -245,10 +247,12 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    return local(tensor.detach()).view(-1)
+    """Return a tensor's elements as [n / 1024, 1024] where that comes out even, so that compiled code may count on it."""
+    part = local(tensor.detach())
+    return part.view(-1, _BLOCK) if part.numel() % _BLOCK == 0 else part.view(1, -1)
 
 
 @functools.cache
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    compiled: Callable[..., None] = torch.compile(function, dynamic=True)
+    compiled: Callable[..., None] = torch.compile(function)
     return compiled
