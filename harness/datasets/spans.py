@@ -9,6 +9,7 @@ import os
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -50,14 +51,19 @@ class SpanRows(Rows):
             raise DataError(f"{self.path}: has been changed while it was in use; start again") from error
 
     def line(self, index: int) -> int:
-        left = self._offsets[range(len(self))[index]]
-        position, lines = 0, 1
-        while left:
-            chunk = os.pread(self._file, min(left, _CHUNK), position)
-            if not chunk:
-                break
-            lines += chunk.count(b"\n")
-            position, left = position + len(chunk), left - len(chunk)
+        return self._lines[index]
+
+    @cached_property
+    def _lines(self) -> array[int]:
+        """The number of the line at which each row starts, counted once when the first is asked for."""
+        lines, line, counted = array("q"), 1, 0
+        for start in self._offsets[:-1]:
+            while counted < start:
+                chunk = os.pread(self._file, min(start - counted, _CHUNK), counted)
+                if not chunk:
+                    break
+                line, counted = line + chunk.count(b"\n"), counted + len(chunk)
+            lines.append(line)
         return lines
 
 

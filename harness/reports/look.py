@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.interfaces import Tokenizer
 from harness.reports.samples import printable
@@ -15,7 +16,7 @@ from harness.reports.summary import count_of
 from harness.reports.tables import table
 from harness.training.packing import DocumentRows, Loss, StreamRows
 from harness.training.texts import Text, Texts
-from harness.training.tokens import Tokens
+from harness.training.tokens import Tokens, permutation
 
 #: Of a longer document only the tokens around its ends and its border are shown, this many on each side.
 _MOST, _AROUND = 400, 60
@@ -37,6 +38,10 @@ class Look:
     loss: Loss
     colour: bool = False
 
+    def drawn(self, count: int, seed: int) -> Sequence[int]:
+        """Return the numbers of `count` documents drawn at random, in their order; a greater count only adds some."""
+        return sorted(permutation(len(self.tokens), seed)[:count].tolist())
+
     def example(self, index: int) -> str:
         """Return one document: where it stands, its prompt and response, and its tokens with the loss mask."""
         text, length = self.texts[index], int(self.tokens.lengths[index])
@@ -45,9 +50,9 @@ class Look:
         facts += [f"{name} {printable(str(text.fields[name]))}" for name in _GROUPS if name in text.fields]
         parts = [f"── {self.texts.place(index)} ({'; '.join(facts)})"]
         if text.system is not None:
-            parts.append(_block("system", text.system))
-        parts += [_block(f"earlier, by the {message['role']}", message["content"]) for message in text.history]
-        parts += [_block("prompt", text.prompt), _block("response", text.response)]
+            parts.append(block("system", text.system))
+        parts += [block(f"earlier, by the {message['role']}", message["content"]) for message in text.history]
+        parts += [block("prompt", text.prompt), block("response", text.response)]
         how = "green is learned" if self.colour else "learned between ⟦ and ⟧"
         parts.append(_barred(f"tokens, {how}", self._marked(index)))
         return "\n".join(parts)
@@ -107,10 +112,7 @@ class Look:
             ("prompt tokens", prompts),
             ("response tokens", self.tokens.lengths - prompts),
         ):
-            marks = [int(mark) for mark in np.percentile(lengths, [0, 50, 95, 99, 100])]
-            names = ("shortest", "median", "95%", "99%", "longest")
-            parts = [f"{one} {mark:,}" for one, mark in zip(names, marks, strict=True)]
-            yield name, f"{', '.join(parts)}, mean {lengths.mean():,.1f}"
+            yield name, spread(lengths)
         over = np.maximum(self.tokens.lengths - 1 - width, 0)
         longer = count_of(int((over > 0).sum()), len(over))
         yield (
@@ -154,7 +156,17 @@ class Look:
         yield "special tokens spelled out", f"{count_of(spelled, n)} (read as ordinary characters)"
 
 
-def _block(title: str, text: str) -> str:
+def spread(lengths: npt.NDArray[np.int64]) -> str:
+    """Return what there is of lengths: ``shortest 1, median 20, 95% 70, 99% 90, longest 91, mean 24.3``."""
+    marks = [int(mark) for mark in np.percentile(lengths, [0, 50, 95, 99, 100])]
+    names = ("shortest", "median", "95%", "99%", "longest")
+    return (
+        f"{', '.join(f'{name} {mark:,}' for name, mark in zip(names, marks, strict=True))}, mean {lengths.mean():,.1f}"
+    )
+
+
+def block(title: str, text: str) -> str:
+    """Return a text under its title, behind a bar, with nothing in it that could steer a terminal."""
     return _barred(title, printable(text))
 
 

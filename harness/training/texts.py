@@ -23,6 +23,7 @@ from harness.datasets import Row, Rows, read_rows
 from harness.errors import ConfigError, DataError, nearest
 from harness.interfaces import Tokenizer
 from harness.prompts import Choice, Turns, choose_format, find_format
+from harness.training.fields import Unfit, message, string
 
 Columns: TypeAlias = Mapping[str, str]
 
@@ -37,7 +38,6 @@ _LAYOUTS: tuple[Columns, ...] = (
     {"prompt": "prompt", "response": "completion"},
 )
 _OPTIONAL = ("input", "system")
-_SPEAKERS = {"human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +190,6 @@ def _check_file(file: TextFile) -> None:
         raise DataError(f"{file.path}: no such file")
 
 
-class _Unfit(Exception):
-    """A row that holds no text; says why."""
-
-
 class _Layout:
     """How the rows of one file hold their texts: as `columns` say, or by the first row that fits a known layout."""
 
@@ -206,28 +202,28 @@ class _Layout:
         """Return what is wrong with a row, or None."""
         try:
             self.text(row)
-        except _Unfit as reason:
+        except Unfit as reason:
             return str(reason)
         return None
 
     def text(self, row: Row) -> Text:
-        """Return the text in a row; raise _Unfit, saying why, where there is none."""
+        """Return the text in a row; raise Unfit, saying why, where there is none."""
         columns = self._columns = self._columns or _recognised(row)
         rest = {key: value for key, value in row.items() if key not in columns.values()}
         if "messages" in columns:
             return self._checked(
                 _conversation(row, columns["messages"], partial(Text, source=self._source, fields=rest))
             )
-        prompt, response = (_string(row, columns[role]) for role in ("prompt", "response"))
-        extra = _string(row, columns["input"], "") if "input" in columns else ""
+        prompt, response = (string(row, columns[role]) for role in ("prompt", "response"))
+        extra = string(row, columns["input"], "") if "input" in columns else ""
         if extra.strip():
             prompt = f"{prompt}\n\n{extra}"
-        system = _string(row, columns["system"], "") if "system" in columns else ""
+        system = string(row, columns["system"], "") if "system" in columns else ""
         return self._checked(Text(prompt, response, self._source, rest, system or None))
 
     def _checked(self, text: Text) -> Text:
         if not self._empty and not text.response.strip():
-            raise _Unfit("the response is empty")
+            raise Unfit("the response is empty")
         return text
 
 
@@ -236,52 +232,25 @@ def _recognised(row: Row) -> Columns:
         if all(column in row for role, column in columns.items() if role not in _OPTIONAL):
             return columns
     known = " or ".join("/".join(columns.values()) for columns in _LAYOUTS)
-    raise _Unfit(
+    raise Unfit(
         f"no {known} there, only {', '.join(map(repr, row)) or 'nothing'}; name the columns of prompt and response"
     )
-
-
-def _string(row: Row, column: str, default: str | None = None) -> str:
-    value = row.get(column)
-    if value is None and default is not None:
-        return default
-    if value is None:
-        raise _Unfit(f"no {column!r} there, only {', '.join(repr(key) for key in row if row[key] is not None)}")
-    return _text_of(value, repr(column))
-
-
-def _text_of(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise _Unfit(f"{what} is not text but {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _Unfit(f"{what} has half a character ({value[error.start]!a}, a lone surrogate)") from error
-    return value
 
 
 def _conversation(row: Row, column: str, make: Callable[..., Text]) -> Text:
     """Return the text in a list of messages: an optional system message, then user and assistant by turns."""
     messages = row.get(column)
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise _Unfit(f"{column!r} is not a list of messages")
-    said = [_message(message, f"message {number} of {column!r}") for number, message in enumerate(messages, 1)]
+        raise Unfit(f"{column!r} is not a list of messages")
+    said = [message(one, f"message {number} of {column!r}") for number, one in enumerate(messages, 1)]
     system = said.pop(0)["content"] if said[0]["role"] == "system" else None
-    for number, message in enumerate(said):
+    for number, turn in enumerate(said):
         expected = "assistant" if number % 2 else "user"
-        if message["role"] != expected:
-            raise _Unfit(f"{column!r} has a message by {message['role']!r} where one by {expected!r} belongs")
+        if turn["role"] != expected:
+            raise Unfit(f"{column!r} has a message by {turn['role']!r} where one by {expected!r} belongs")
     if not said or len(said) % 2:
-        raise _Unfit(f"{column!r} does not end in a response")
+        raise Unfit(f"{column!r} does not end in a response")
     return make(said[-2]["content"], said[-1]["content"], system=system, history=tuple(said[:-2]))
-
-
-def _message(message: Any, what: str) -> dict[str, str]:
-    if not isinstance(message, Mapping):
-        raise _Unfit(f"{what} is not an object")
-    role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-    name = _text_of(role, f"the role of {what}")
-    return {"role": _SPEAKERS.get(name, name), "content": _text_of(content, f"the content of {what}")}
 
 
 def _open(file: TextFile, empty: bool) -> tuple[Rows, _Layout]:

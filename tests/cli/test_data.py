@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from harness.cli.data import look
+from harness.engines.models import load_tokenizer
+from harness.prompts import find_format
 from harness.testing.tiny import make_tiny_model
 from tests.conftest import Command
 
@@ -113,6 +116,159 @@ def test_named_columns_and_other_formats(harness: Command, model: Path, tmp_path
     assert done.code == 0
     assert "prompt format plain (--prompt-format)" in done.out
     assert "<|begin_of_text|>|W" in done.out
+
+
+def test_annotated_rows_of_a_csv_are_counted_by_how_they_fail(harness: Command, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "annotated.csv"
+    rows = [("1", "Name a colour.", "Blue, I\nthink.", "none"), ("2", 'Say "no".', "Yes, sir.", "late, wrong")]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerows([("id", "instruction", "output", "fail_mode"), *rows, ("3", "Why?", "Because.", "none")])
+    done = harness("data", "look", path, "-m", model, "--seq-length", 256)
+    assert (done.code, done.err) == (0, "")
+    assert '; fail_mode late, wrong)\n  prompt\n  │ Say "no".\n  response\n  │ Yes, sir.\n' in done.out
+    assert re.search(r"fail_mode +documents\nnone +2 \(66\.7%\)\nlate, wrong +1 \(33\.3%\)\n", done.out)
+
+
+# Pairs
+
+
+def hh(prompt: str, chosen: str, rejected: str) -> dict[str, str]:
+    return {
+        name: f"\n\nHuman: {prompt}\n\nAssistant: {response}"
+        for name, response in (("chosen", chosen), ("rejected", rejected))
+    }
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Path]:
+    """Two files of pairs: transcripts, of which two are none, and rows with a prompt."""
+    transcripts = [
+        hh("Name a colour.", "Blue it is.", "A dog."),
+        hh("Name a colour.", "Blue it is.", "A dog."),
+        hh("Name a colour.\n\nAssistant: Which?\n\nHuman: Any.", "Blue.", "A dog."),
+        hh("Say yes.", "Yes.", "Yes."),
+        hh("Wipe\x1b[2Jme.", "No\u202e.", "Well. " * 40),
+    ]
+    rows = [{"prompt": f"Add {n} and 1.", "chosen": f"It is {n + 1}.", "rejected": "<|pad|>"} for n in range(4)]
+    files = [tmp_path / "harmless.jsonl", tmp_path / "sums.jsonl"]
+    for path, content in zip(files, (transcripts, rows), strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    return files
+
+
+def test_pairs_are_shown_one_below_the_other(harness: Command, pairs: list[Path], model: Path) -> None:
+    done = harness("data", "look", *pairs, "-m", model, "--sample", 9, "--seq-length", 200)
+    assert (done.code, done.err) == (0, "")
+    shown = done.out.split("── ")[1:]
+    places = [f"{pairs[0]}:{n}" for n in (1, 2, 5)] + [f"{pairs[1]}:{n}" for n in (1, 2, 3, 4)]
+    assert [one.split(" ")[0] for one in shown] == places
+    assert re.search(
+        r"\(prompt \d+ tokens, with the prompt format's\)\n  prompt\n  │ Name a colour\.\n"
+        r"  chosen, \d+ tokens\n  │ Blue it is\.\n  rejected, \d+ tokens\n  │ A dog\.\n",
+        shown[0],
+    )
+    assert "Wipe\\x1b[2Jme." in shown[2]
+    assert "No\\u202e." in shown[2]
+    assert "\x1b" not in done.out
+
+
+def test_pairs_are_summed_up_by_source(harness: Command, pairs: list[Path], model: Path) -> None:
+    out = harness("data", "look", *pairs, "-m", model, "--sample", 0, "--seq-length", 200).out
+    assert out.startswith("prompt format alpaca_sft (the default for training a base model)\nsource ")
+    lines = [re.split(r" {2,}", line) for line in out.splitlines()]
+    assert [line[:4] for line in lines[1:5]] == [
+        ["source", "pairs", "left out", "chosen is longer"],
+        ["harmless.jsonl", "3", "2 (40.0%)", "2 (66.7%)"],
+        ["sums.jsonl", "4", "0", "0"],
+        ["all", "7", "2 (22.2%)", "2 (28.6%)"],
+    ]
+    assert lines[6:9] == [
+        ["source", "left out", "rows"],
+        ["harmless.jsonl", "several turns", "1"],
+        ["harmless.jsonl", "chosen equal to rejected", "1"],
+    ]
+    found = facts(out)
+    assert found["longer than 200"] == "1 (14.3%)"
+    assert found["duplicates"] == "1 (14.3%) of a whole pair, 1 (14.3%) of a prompt"
+    assert found["encoded apart"].startswith("0 ")
+    assert found["special tokens spelled out"] == "4 (57.1%) (read as ordinary characters)"
+
+
+def test_token_lengths_are_those_of_training(harness: Command, pairs: list[Path], model: Path) -> None:
+    out = harness("data", "look", pairs[0], "-m", model, "--sample", 3).out
+    tokenizer = load_tokenizer(str(model))
+    alpaca = find_format("alpaca_sft")
+    documents = [alpaca.document("Name a colour.", response, tokenizer) for response in ("Blue it is.", "A dog.")]
+    prompt = documents[0].prompt_tokens
+    chosen, rejected = (len(document.token_ids) - prompt for document in documents)
+    assert f":1 (prompt {prompt} tokens, with the prompt format's)" in out
+    assert f"chosen, {chosen} tokens\n" in out
+    assert f"rejected, {rejected} tokens\n" in out
+
+
+def test_as_many_pairs_are_drawn_from_each_file(harness: Command, pairs: list[Path], model: Path) -> None:
+    expected = {2: ["harmless", "sums"], 5: ["harmless"] * 3 + ["sums"] * 2, 6: ["harmless"] * 3 + ["sums"] * 3}
+    for count, files in expected.items():
+        out = harness("data", "look", *pairs, "-m", model, "--sample", count).out
+        assert re.findall(r"^── \S+/(\w+)\.jsonl:\d", out, re.M) == files
+
+
+def test_a_wide_terminal_shows_pairs_side_by_side(
+    pairs: list[Path], model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    command = [str(pairs[0]), "-m", str(model), "--sample", "3"]
+    for columns, beside in (("60", False), ("120", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("NO_COLOR", "1")
+        look.main(command, standalone_mode=False)
+        plain = capsys.readouterr().out
+        assert bool(re.search(r"^  Blue it is\. {20,}A dog\.$", plain, re.M)) is beside
+        assert "\x1b" not in plain
+    assert re.search(r"^  chosen, \d+ tokens {20,}rejected, \d+ tokens$", plain, re.M)
+    monkeypatch.setenv("NO_COLOR", "")
+    look.main(command, standalone_mode=False)
+    coloured = capsys.readouterr().out
+    assert "\x1b[32mchosen, " in coloured
+    assert "\x1b[31mrejected, " in coloured
+    assert re.sub(r" +$", "", re.sub(r"\x1b\[\d+m", "", coloured), flags=re.M) == plain
+
+
+def test_columns_of_pairs_can_be_named(harness: Command, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,better,worse\nWhy?,Because.,No.\n")
+    done = harness("data", "look", path, "-m", model, "--columns", "prompt=question,chosen=better,rejected=worse")
+    assert "  prompt\n  │ Why?\n  chosen, " in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["HARMLESS", "--loss", "all"], "harness: --loss all is for texts; of pairs the responses are compared\n"),
+        (["HARMLESS", "DATA"], "harmless.jsonl has pairs and "),
+        (["NONE"], "none.jsonl: no pairs of one turn; left out: chosen equal to rejected (2), an empty side (1)\n"),
+        (["HARMLESS", "--columns", "chosen=chosen"], "harness: columns must name both chosen and rejected\n"),
+    ],
+)
+def test_bad_pairs_are_one_line(
+    harness: Command, pairs: list[Path], data: Path, model: Path, words: list[str], message: str
+) -> None:
+    none = data.with_name("none.jsonl")
+    rows = [hh("a", "b", "b"), hh("a", "", "b"), hh("a", "c", "c")]
+    none.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    paths = {"HARMLESS": str(pairs[0]), "DATA": str(data), "NONE": str(none)}
+    done = harness("data", "look", *[paths.get(word, word) for word in words], "-m", model)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_the_real_pairs_can_be_looked_at(harness: Command, model: Path, shared_data: Path) -> None:
+    done = harness("data", "look", shared_data / "hh" / "harmless-base.jsonl.gz", "-m", model, "--seq-length", 1024)
+    assert done.code == 0
+    assert re.search(r"^harmless-base\.jsonl\.gz +658 +1,654 \(71\.5%\) ", done.out, re.M)
+    assert done.out.count("── ") == 10
 
 
 @pytest.mark.parametrize(

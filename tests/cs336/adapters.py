@@ -1,8 +1,6 @@
-"""The adapters of CS336's alignment assignment (``tests/adapters.py`` there), connected to this project.
+"""The adapters of CS336's alignment assignment of 2024 (``tests/adapters.py`` there), connected to this project.
 
-Put this file in the place of the assignment's own and its public tests of the parsers and of the data loader run
-unchanged, with this project installed: ``pytest -k "test_parse_mmlu_response or test_parse_gsm8k_response or
-test_packed_sft_dataset or test_iterate_batches"``.
+Put this file in the place of the assignment's own and its public tests run unchanged, with this project installed.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from typing import Any
 
 from harness.parsers import parse_choice, parse_last_number
 from harness.training.packing import PackedDataset, iterate_batches
+from harness_dpo import per_instance_dpo_loss
 
 
 def get_packed_sft_dataset(
@@ -37,3 +36,16 @@ def run_parse_mmlu_response(mmlu_example: dict[str, Any], model_output: str) -> 
 def run_parse_gsm8k_response(model_output: str) -> str | None:
     """Return the last number in `model_output` as a plain decimal, or None where it has no number."""
     return parse_last_number(model_output)
+
+
+def compute_per_instance_dpo_loss(
+    lm: Any,
+    lm_ref: Any,
+    tokenizer: Any,
+    beta: float,
+    prompt: str,
+    response_chosen: str,
+    response_rejected: str,
+) -> Any:
+    """Return the DPO loss of one pair of responses, a scalar on the device of `lm`; `lm_ref` may be on another."""
+    return per_instance_dpo_loss(lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.engines.models import load_tokenizer
-from harness.errors import ConfigError, DataError, HarnessError, ModelError
+from harness.errors import ConfigError, DataError, ModelError
 from harness.prompts import PromptFormat, Turns, find_format
 from harness.testing.tiny import make_tiny_model
 from harness.training.texts import Text, read_texts, training_format
@@ -296,8 +296,9 @@ def test_conversations_need_a_chat_template(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'alpaca_sft' has a single turn; conversations need 'chat'"):
         find_format("alpaca_sft").documents([turns], tokenizer)
     spelled = Turns("Bye", "See you.", None, ({"role": "user", "content": "a<|end_of_text|>"}, history[1]))
-    with pytest.raises(HarnessError, match="an earlier turn of a conversation spells out a special token"):
-        find_format("chat").documents([spelled], tokenizer)
+    [document] = find_format("chat").documents([spelled], tokenizer)
+    assert "\nHi" not in document.text and "\na<|end_of_text|><|end_of_text|>\n" in document.text
+    assert document.token_ids.count(tokenizer.eos_token_id) == 4, "what a turn spells out ends nothing"
 
 
 def test_a_system_message_stands_before_the_instruction_where_there_is_no_place_for_it(tmp_path: Path) -> None:
