@@ -7,7 +7,7 @@ attribute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -222,6 +222,19 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class StreamingModel(Model, Protocol):
+    """A model whose answers can be followed as they are made; `harness chat` shows those of other models as a whole."""
+
+    def stream(self, request: Request) -> Generator[str, None, Completion]:
+        """Yield the pieces of an answer as they come, and return the completion that `generate` would give.
+
+        Joined, the pieces are the completion's text: an end that may turn out to belong to a stop string, or is a part
+        of a character, is held back. A piece may be empty, while nothing is sure: then, too, the generator can be closed,
+        which ends the request; the model can be asked again then.
+        """
+
+
+@runtime_checkable
 class Engine(Protocol):
     """A way to run models: a library on this machine, a server, recorded outputs."""
 
@@ -292,6 +305,9 @@ class Tracker(Protocol):
     @property
     def name(self) -> str:
         """What users type."""
+
+    def available(self) -> str | None:
+        """Return None if metrics can be sent from this machine, else why not and what to do, on one line."""
 
     def start(self, run: RunInfo) -> TrackerRun:
         """Begin to follow a run."""

@@ -82,14 +82,28 @@ class PromptFormat:
         before, after = self.template.partition(RESPONSE)[0].split(INSTRUCTION)
         return f"{before}{instruction}{after}"
 
-    def render(self, instruction: str, tokenizer: Tokenizer | None = None, system: str | None = None) -> Prompt:
+    @property
+    def single_turn(self) -> bool:
+        """Whether there is no place for earlier turns."""
+        return self.name != "chat"
+
+    def render(
+        self,
+        instruction: str,
+        tokenizer: Tokenizer | None = None,
+        system: str | None = None,
+        history: tuple[Mapping[str, str], ...] = (),
+    ) -> Prompt:
         """Return the prompt for `instruction`: its text and, where there is a tokenizer, its token ids.
 
         `system` is a system message. Where the format or the model's chat template has no place for one, it stands
-        before the instruction, an empty line between them.
+        before the instruction, an empty line between them. `history` holds earlier turns (role and content), for which
+        only ``chat`` has a place; others raise ConfigError.
         """
-        if self.name == "chat":
-            return _render_chat(instruction, tokenizer, system)
+        if not self.single_turn:
+            return _render_chat(instruction, tokenizer, system, history)
+        if history:
+            raise self._no_history()
         text = self.text(_joined(system, instruction))
         return Prompt(text, None if tokenizer is None else encode(text, tokenizer))
 
@@ -112,9 +126,12 @@ class PromptFormat:
         """Return the training document of one instruction and its response; see `documents`."""
         return self.documents([Turns(instruction, response)], tokenizer)[0]
 
+    def _no_history(self) -> ConfigError:
+        return ConfigError(f"the prompt format {self.name!r} has a single turn; conversations need 'chat'")
+
     def _plain_parts(self, texts: Sequence[Turns], tokenizer: Tokenizer) -> Iterable[_Parts]:
         if any(turns.history for turns in texts):
-            raise ConfigError(f"the prompt format {self.name!r} has a single turn; conversations need 'chat'")
+            raise self._no_history()
         behind = (self.template or "").partition(RESPONSE)[2].rstrip("\r\n")
         prompts = [self.text(_joined(turns.system, turns.instruction)) for turns in texts]
         responses = [turns.response + behind for turns in texts]
@@ -209,7 +226,9 @@ def _chat_parts(texts: Sequence[Turns], tokenizer: Tokenizer) -> Iterable[_Parts
                 "choose another --prompt-format"
             )
         before, after, whole = before.removeprefix(prompt.text), after.rstrip("\r\n"), None
-        if not _spells_special(tokenizer, turns.response, instruction):
+        if not _spells_special(
+            tokenizer, (*_messages(instruction, system, turns.history), {"content": turns.response})
+        ):
             joined = f"{prompt.text}{before}{turns.response}{after}"
             whole = _one_bos(tokenizer.encode(joined, add_special_tokens=False, verbose=False), tokenizer)
         yield _Parts(prompt, before, turns.response, after, whole)
@@ -222,17 +241,16 @@ def _render_chat(
         return Prompt(_joined(system, instruction), None, _messages(instruction, system, history))
     if not tokenizer.chat_template:
         raise ModelError("the model's tokenizer has no chat template; choose another --prompt-format")
-    if _spells_special(tokenizer, *(message["content"] for message in history)):
-        raise ModelError("an earlier turn of a conversation spells out a special token; take it out of the text")
     instruction, system = _placed(instruction, system, tokenizer)
-    text = _apply(tokenizer, instruction, system, history)
-    if not _spells_special(tokenizer, instruction):
+    messages = _messages(instruction, system, history)
+    text = _apply(tokenizer, messages)
+    if not _spells_special(tokenizer, messages):
         return Prompt(text, _one_bos(tokenizer.encode(text, add_special_tokens=False), tokenizer))
-    return Prompt(text, _one_bos(_encode_parts(instruction, system, history, text, tokenizer), tokenizer))
+    return Prompt(text, _one_bos(_encode_parts(messages, text, tokenizer), tokenizer))
 
 
-def _spells_special(tokenizer: Tokenizer, *texts: str) -> bool:
-    return any(token in text for token in tokenizer.all_special_tokens for text in texts)
+def _spells_special(tokenizer: Tokenizer, messages: Iterable[Mapping[str, str]]) -> bool:
+    return any(token in message["content"] for token in tokenizer.all_special_tokens for message in messages)
 
 
 def _joined(system: str | None, instruction: str) -> str:
@@ -258,31 +276,28 @@ def _knows_system(tokenizer: Tokenizer) -> bool:
     from jinja2 import TemplateError
 
     try:
-        return _MARK in _apply(tokenizer, "", _MARK)
+        return _MARK in _apply(tokenizer, _messages("", _MARK))
     except TemplateError:
         return False
 
 
-def _apply(
-    tokenizer: Tokenizer, instruction: str, system: str | None, history: tuple[Mapping[str, str], ...] = ()
-) -> str:
-    messages = list(_messages(instruction, system, history))
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+def _apply(tokenizer: Tokenizer, messages: Iterable[Mapping[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
-def _encode_parts(
-    instruction: str, system: str | None, history: tuple[Mapping[str, str], ...], text: str, tokenizer: Tokenizer
-) -> list[int]:
-    """Encode a chat prompt whose instruction spells out special tokens: only the template's own are special."""
-    before, found, after = _apply(tokenizer, _MARK, system, history).rpartition(_MARK)
-    if not found or not text.startswith(before) or not text.endswith(after):
-        raise ModelError("the chat template does not insert the instruction as it is; choose another --prompt-format")
-    middle = text[len(before) : len(text) - len(after)]
-    return [
-        *tokenizer.encode(before, add_special_tokens=False),
-        *tokenizer.encode(middle, add_special_tokens=False, split_special_tokens=True),
-        *tokenizer.encode(after, add_special_tokens=False),
-    ]
+def _encode_parts(messages: Sequence[Mapping[str, str]], text: str, tokenizer: Tokenizer) -> list[int]:
+    """Encode a chat prompt in which somebody spells out special tokens: only the template's own are special."""
+    marks = [f"{_MARK}-{number}." for number in range(len(messages))]
+    after = _apply(tokenizer, [{**each, "content": mark} for each, mark in zip(messages, marks, strict=True)])
+    joined, ids = "", list[int]()
+    for message, mark in zip(messages, marks, strict=True):
+        before, _, after = after.partition(mark)
+        joined += before + message["content"]
+        ids += tokenizer.encode(before, add_special_tokens=False)
+        ids += tokenizer.encode(message["content"], add_special_tokens=False, split_special_tokens=True)
+    if joined + after != text:
+        raise ModelError("the chat template does not insert the texts as they are; choose another --prompt-format")
+    return [*ids, *tokenizer.encode(after, add_special_tokens=False)]
 
 
 def _one_bos(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -54,7 +54,8 @@ class Call:
 class Reply:
     """What the server sends instead of an answer. A `body` of bytes goes as it is, anything else as JSON.
 
-    `drop` hangs up (a reset connection) after `sent` bytes of the answer.
+    A `body` that is a list of bytes is streamed, `pause` seconds between its parts. `drop` hangs up (a reset
+    connection) after `sent` bytes of the answer, of a stream after all of it.
     """
 
     status: int = 200
@@ -62,6 +63,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     drop: bool = False
     sent: int = 0
+    pause: float = 0.0
 
 
 def error(message: str, code: str | None = None, param: str | None = None) -> Body:
@@ -79,8 +81,9 @@ class CompletionsServer:
     """The server; a context manager that runs it in a thread.
 
     `models` are served, any other is a 404. `api_key`, when set, is demanded. `delay` is the latency in seconds, or
-    gives it for each call. `say` maps a prompt to the whole answer; `faults` may return a Reply that is sent instead;
-    `edit` may change the answer's JSON. `limit_names` are the names of the token limit that it takes, others are a 400.
+    gives it for each call, and `pause` that between the parts of a streamed answer. `say` maps a prompt to the whole
+    answer; `faults` may return a Reply that is sent instead; `edit` may change the answer's JSON. `limit_names` are the
+    names of the token limit that it takes, others are a 400.
 
     `calls` are the requests for completions so far; `most` is how many were being answered at the same time at most.
     """
@@ -98,6 +101,7 @@ class CompletionsServer:
         self.say: Callable[[Words], str] = echo
         self.faults: Callable[[Call], Reply | None] = lambda call: None
         self.edit: Callable[[Call, Body], Any] = lambda call, answer: answer
+        self.pause = 0.0
         self.calls: list[Call] = []
         self.most = 0
         self._now = 0
@@ -139,7 +143,10 @@ class CompletionsServer:
             if fault is not None:
                 return fault
             refusal = self._refusal(call)
-            return refusal or Reply(200, self.edit(call, self._completion(call)))
+            if refusal is not None:
+                return refusal
+            answer = self.edit(call, self._completion(call))
+            return Reply(200, events(answer), pause=self.pause) if body.get("stream") else Reply(200, answer)
 
     def list_models(self) -> Reply:
         """Return the reply to ``GET /v1/models``."""
@@ -193,6 +200,24 @@ class CompletionsServer:
             "choices": [choice],
             "usage": usage,
         }
+
+
+def events(answer: Body) -> list[bytes]:
+    """Return an answer as server-sent events: a few characters in each, then how it ended, then what it took."""
+    choice = answer["choices"][0]
+    chat = "message" in choice
+    text = choice["message"]["content"] if chat else choice["text"]
+    pieces = [text[start : start + 3] for start in range(0, len(text), 3)]
+    deltas: list[Body] = [{"delta": {"content": piece}} if chat else {"text": piece} for piece in pieces]
+    end: Body = {"delta": {}} if chat else {"text": ""}
+    deltas.append({**end, "finish_reason": choice["finish_reason"], "logprobs": choice["logprobs"]})
+    chunks = [{"choices": [{"index": 0, **delta}]} for delta in deltas]
+    return [event(chunk) for chunk in [*chunks, {"choices": [], "usage": answer["usage"]}]] + [b"data: [DONE]\n\n"]
+
+
+def event(data: Body) -> bytes:
+    """Return one server-sent event."""
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 def generate(answer: str, body: Body) -> tuple[str, str, int, list[str]]:
@@ -264,7 +289,25 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._send(self.served.answer(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
 
+    def _stream(self, reply: Reply) -> None:
+        self.send_response(reply.status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for part in reply.body:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+            self.wfile.flush()
+            self.served._closing.wait(reply.pause)
+        if reply.drop:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
+            self.wfile.flush()
+
     def _send(self, reply: Reply) -> None:
+        if isinstance(reply.body, list):
+            self._stream(reply)
+            return
         content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), **reply.headers}
         if not reply.drop or reply.sent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,15 +15,19 @@ from harness.errors import HarnessError
 
 #: Command → what it does, for ``harness --help``, which imports none of their modules.
 COMMANDS = {
+    "compare": "Say what changed between runs, and by how much more than chance.",
+    "chat": "Talk to a model, and keep a transcript.",
     "data": "Look at training data.",
     "judge": "Have a model judge the responses of finished runs.",
     "parse": "Read the answers out of model outputs, one a line, without a run.",
     "plugins": "List the installed plugins and their status.",
     "preview": "Show the exact prompt of an example, without loading the model.",
+    "report": "Write a self-contained HTML page on runs.",
     "run": "Evaluate a model on one or more benchmarks.",
     "score": "Score the recorded outputs of a run again, without a model.",
     "show": "Print samples of a run, for error analysis.",
     "train": "Train a model, such as by instruction tuning.",
+    "view": "Show a folder of runs as a local page.",
 }
 
 
@@ -59,6 +64,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: exit 0 on success, 1 when a run has failures, 2 on bad input, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a traceback
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from harness.cli.options import judge_options
+from harness.cli.options import judge_options, warn
 
 
 @click.command("judge")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|CHAT...")
 @judge_options
 @click.option("--reference", metavar="FILE", help="Outputs to compare with, instead of those in the run.")
 @click.option(
@@ -32,7 +32,7 @@ def command(
     disabled: tuple[str, ...],
     **flags: Any,
 ) -> int:
-    """Judge the responses of each finished RUN, and write its results anew.
+    """Judge the responses of each finished RUN, and write its results anew; or the answers in a CHAT's transcript.
 
     Nothing is asked twice: give the same command again after a crash and it goes on; another judge, or other options
     of the scorer, stand beside what is there. --labels compares the verdicts of all judges of RUN with people's: FILE
@@ -42,23 +42,27 @@ def command(
     from harness.evaluation.journal import RunFolder
     from harness.evaluation.judging import judge_run, judged_scorers, judging_options, make_judge
     from harness.evaluation.runner import LoadOnce
+    from harness.evaluation.tracking import track
+    from harness.evaluation.transcripts import TranscriptRun
     from harness.registry import Registry
     from harness.reports.summary import summary
+    from harness.training.trackers import configured_trackers
 
     registry = Registry(disabled)
-    folders = [RunFolder(run) for run in runs]
+    folders = [TranscriptRun(run) if run.is_file() else RunFolder(run) for run in runs]
     options = judging_options(pairs, flags)
     scorers = judged_scorers(folders, options, reference, registry)
+    trackers = configured_trackers(options.trackers, options.options, registry)
     failed = 0
     if options.judge_model is not None:
         judge = make_judge(options, registry)
-        for warning in judge.choice.warnings:
-            click.echo(f"warning: {warning}", err=True)
+        warn(judge.choice.warnings)
         with LoadOnce() as models:
             for folder, scorer in zip(folders, scorers, strict=True):
                 outcome = judge_run(folder, scorer, judge, models)
                 title = f"{folder.config['benchmark']} · {folder.model} · judged by {outcome.label}"
                 click.echo(summary(title, outcome.results, {}, str(folder.path), groups=groups))
+                warn(track(trackers, folder))
                 failed += outcome.results["judges"][outcome.label]["failed"]["count"]
     elif labels is None:
         raise ConfigError("nothing to do: give --judge MODEL, or --labels FILE for a run that has been judged")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import evaluation_options, judge_options
+from harness.cli.options import evaluation_options, judge_options, warn
 
 if TYPE_CHECKING:
     from harness.evaluation.plan import Plan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("config", required=False, type=click.Path(path_type=Path), metavar="[CONFIG.toml]")
-@click.option("-b", "--benchmark", multiple=True, metavar="NAME", help="Benchmark; may be given more than once.")
+@click.option("-b", "--benchmark", multiple=True, metavar="NAME", help="Benchmark, or a file of prompts; repeatable.")
 @evaluation_options
 @judge_options
 @click.option("-o", "--out", metavar="DIR", help="Folder for run folders.  [default: runs]")
@@ -46,17 +46,19 @@ def command(
     from harness.evaluation.options import run_options
     from harness.evaluation.plan import make_plans
     from harness.evaluation.runner import LoadOnce, run
+    from harness.evaluation.tracking import track
     from harness.registry import Registry
     from harness.reports.preview import describe
     from harness.reports.summary import summary
+    from harness.training.trackers import configured_trackers
 
     options = run_options(earlier=earlier, file=config, pairs=pairs, flags=flags)
     registry = Registry(disabled)
     plans = make_plans(options, registry)
+    trackers = configured_trackers(options.trackers, options.options, registry)
     judge = make_judge(options, registry) if options.judge_model is not None else None
     scorers = [planned_scorer(plan) if judge is not None else None for plan in plans]
-    for warning in [*plans[0].choice.warnings, *(judge.choice.warnings if judge else ())]:
-        click.echo(f"warning: {warning}", err=True)
+    warn([*plans[0].choice.warnings, *(judge.choice.warnings if judge else ())])
     if dry_run:
         for plan in plans:
             click.echo(describe(plan))
@@ -74,6 +76,7 @@ def command(
                 click.echo(
                     summary(_title(plan), outcome.results, outcome.timing, str(outcome.folder.path), groups=groups)
                 )
+                warn(track(trackers, outcome.folder))
     with LoadOnce() as models:  # the evaluated model has been freed
         for plan, outcome, scorer in zip(plans, outcomes, scorers, strict=True):
             if judge is not None and scorer is not None:
@@ -81,6 +84,7 @@ def command(
                 click.echo(
                     summary(_title(plan), found.results, outcome.timing, str(outcome.folder.path), groups=groups)
                 )
+                warn(track(trackers, outcome.folder))
                 failed += found.results["judges"][found.label]["failed"]["count"]
     return 1 if failed else 0
 

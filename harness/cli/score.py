@@ -13,6 +13,7 @@ import click
 @click.option("--parser", "parsers", multiple=True, metavar="NAME", help="Parser; may be given more than once.")
 @click.option("--length-control", metavar="FILE", help="df_gamed.csv, or `hub`, for ANNOTATIONS.")
 @click.option("--groups", is_flag=True, help="Print the figures of every group, however many there are.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Write a row for each sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print what results.json would say.")
 @click.option("--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out a plugin or a distribution.")
 def command(
@@ -20,16 +21,18 @@ def command(
     parsers: tuple[str, ...],
     length_control: str | None,
     groups: bool,
+    table: Path | None,
     as_json: bool,
     disabled: tuple[str, ...],
 ) -> None:
     """Score recorded outputs again, without a model: those of RUN, by its own parsers or by others.
 
-    ANNOTATIONS is a file of pairwise judgements in AlpacaEval's format, whose win rate is printed. Nothing is changed.
+    ANNOTATIONS is a file of pairwise judgements in AlpacaEval's format, whose win rate is printed. --csv writes
+    prompts, outputs, answers and scores of RUN, or a judge's verdicts, for a spreadsheet. Nothing is changed.
     """
     from harness.errors import ConfigError
     from harness.evaluation.journal import RunFolder
-    from harness.evaluation.rescore import rescore
+    from harness.evaluation.rescore import export_predictions, rescore
     from harness.registry import Registry
     from harness.reports.summary import summary
 
@@ -39,12 +42,17 @@ def command(
     if length_control is not None:
         raise ConfigError(f"--length-control goes with a file of annotations, and {run} is none")
     folder = RunFolder(run)
+    if table is not None:
+        export_predictions(folder, table, parsers, Registry(disabled))
+        click.echo(table)
+        return
     results = rescore(folder, parsers, Registry(disabled))
     if as_json:
         click.echo(json.dumps(results, indent=2))
         return
     selected = folder.config["selected"]
     part = "" if results["n"] == selected else f" · {results['n']:,} of {selected:,} samples so far"
+    part += ", and the run is still going" if part and folder.going else ""
     click.echo(summary(f"{folder.config['benchmark']} · {folder.model}{part}", results, {}, str(run), groups=groups))
 
 

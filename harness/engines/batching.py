@@ -8,14 +8,16 @@ out, the batch is dropped and its rows, which are held on the host, go on in bat
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.engines.decoding import Columns, Row, Texts, choose_tokens, to_device, top_logprobs
+from harness.engines.streaming import Pieces
 from harness.types import Completion, FinishReason
 
 if TYPE_CHECKING:
@@ -73,6 +75,20 @@ class Decoder:
 
     def run(self, rows: Iterable[Row]) -> Iterator[Completion]:
         """Yield the completion of each row as it finishes."""
+        return itertools.chain.from_iterable(self._steps(rows))
+
+    def stream(self, row: Row) -> Generator[str, None, Completion]:
+        """Yield the text of one row piece by piece and return its completion."""
+        pieces = Pieces()
+        for finished in self._steps([row]):
+            for completion in finished:
+                yield pieces.grow(completion.text)
+                return completion
+            yield pieces.grow(self._texts.settled(row))
+        raise AssertionError("a row ends with a completion")
+
+    def _steps(self, rows: Iterable[Row]) -> Iterator[list[Completion]]:
+        """Yield after each pass of the network the completions that it has finished."""
         lanes: dict[int, list[Row]] = {}  # width → rows that wait for a batch of that width
         for row in rows:
             self._wait(row, lanes)
@@ -88,11 +104,11 @@ class Decoder:
                     raise
                 exhausted = True  # the batch is dropped only outside this clause, whose error refers to its tensors
             if exhausted:
-                yield from self._shrink(batch, lanes)
+                yield list(self._shrink(batch, lanes))
                 batch = _Batch()
                 release(self._device)
                 continue
-            yield from self._take(batch, news, lanes)
+            yield self._take(batch, news, lanes)
 
     def _wait(self, row: Row, lanes: dict[int, list[Row]]) -> None:
         lanes.setdefault(self._width(row), []).append(row)
@@ -188,8 +204,8 @@ class Decoder:
 
     def _take(
         self, batch: _Batch, news: Sequence[tuple[int, dict[str, float]]], lanes: dict[int, list[Row]]
-    ) -> Iterator[Completion]:
-        """Give the last rows of the batch their new tokens; drop and yield those that have finished."""
+    ) -> list[Completion]:
+        """Give the last rows of the batch their new tokens; drop those that have finished and return their ends."""
         import torch
 
         first = len(batch.rows) - len(news)
@@ -216,7 +232,7 @@ class Decoder:
             with torch.inference_mode():
                 order = batch.columns.remove(gone)
             batch.rows = [batch.rows[index] for index in order]
-        yield from done
+        return done
 
     def _extend(self, row: Row, token: int, top: dict[str, float], now: float) -> Completion | None:
         """Append a token to a row and return its completion if that ends it."""

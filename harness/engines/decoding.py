@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.streaming import settled, without_bytes
 from harness.types import Request
 
 if TYPE_CHECKING:
@@ -218,6 +219,11 @@ class Texts:
     def completion(self, row: Row, end: int | None = None) -> str:
         """Return the text of the ids that `row` has generated, up to index `end` of its ids, without special tokens."""
         return self._after(row.ids[max(0, row.prompt_tokens - 8) : row.prompt_tokens], row.ids[row.prompt_tokens : end])
+
+    def settled(self, row: Row) -> str:
+        """Return what is sure already of the text of a row on its way."""
+        end = row.prompt_tokens + len(without_bytes(row.ids[row.prompt_tokens :], self._tokenizer))
+        return settled(self.completion(row, end), row.request.generation.stop)
 
     def stopped(self, row: Row) -> str | None:
         """Return the text before the stop string that the newest token completes, None if it completes none."""

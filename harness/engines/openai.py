@@ -13,15 +13,17 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from harness.engines.openai_stream import streamed
+from harness.engines.streaming import Pieces, settled
 from harness.errors import ConfigError, ModelError, nearest
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Tokenizer
@@ -36,6 +38,12 @@ _NO_KEY = "no-key"  # the client insists on one; servers of one's own take any
 
 #: Seconds to wait for a connection, whatever an answer may take.
 _CONNECT_SECONDS = 10.0
+
+#: Seconds between looks at whether a streamed answer has ended, or is to be ended, while nothing comes in.
+_LOOK = 0.05
+
+#: Is told all of an answer's text so far, as it comes in.
+_Tell = Callable[[str], object]
 
 #: The client's pool holds no more connections than this.
 _MOST_CONNECTIONS = 1000
@@ -188,11 +196,32 @@ class ServedModel:
                 for future in running:
                     future.cancel()
 
+    def stream(self, request: Request) -> Generator[str, None, Completion]:
+        """Yield the pieces of an answer and return its completion; see `harness.interfaces.StreamingModel`.
+
+        An answer that breaks off is a failure, and not asked for again: a part of it has been told.
+        """
+        texts: SimpleQueue[str] = SimpleQueue()
+        pieces = Pieces()
+        with self._session() as submit:
+            future = submit(request, texts.put)
+            try:
+                while not future.done() or not texts.empty():
+                    try:
+                        yield pieces.grow(settled(texts.get(timeout=_LOOK), request.generation.stop))
+                    except Empty:
+                        yield ""
+                completion = future.result()
+                yield pieces.grow(completion.text)
+                return completion
+            finally:
+                future.cancel()
+
     def close(self) -> None:
         """Hold nothing, free nothing: connections are closed when `generate` ends."""
 
     @contextmanager
-    def _session(self) -> Iterator[Callable[[Request], Future[Completion]]]:
+    def _session(self) -> Iterator[Callable[..., Future[Completion]]]:
         """Give a function that sends a request, with an event loop of its own in a thread behind it.
 
         The loop's own thread keeps connections moving while the caller works on a result, and works inside a notebook,
@@ -219,19 +248,21 @@ class ServedModel:
         thread = threading.Thread(target=work, name="openai", daemon=True)
         thread.start()
         try:
-            yield lambda request: asyncio.run_coroutine_threadsafe(self._answer(client, free, request), loop)
+            yield lambda *asked: asyncio.run_coroutine_threadsafe(self._answer(client, free, *asked), loop)
         finally:
             loop.call_soon_threadsafe(leave.set)
             thread.join()
 
-    async def _answer(self, client: AsyncOpenAI, free: asyncio.Semaphore, request: Request) -> Completion:
+    async def _answer(
+        self, client: AsyncOpenAI, free: asyncio.Semaphore, request: Request, tell: _Tell | None = None
+    ) -> Completion:
         """Send one request and return what came of it; raise ModelError where the others would fare no better."""
         import openai
 
         async with free:
             started = time.perf_counter()
             try:
-                answer = await self._post(client, request)
+                answer = await self._post(client, request, tell)
                 return _completion(answer, request, time.perf_counter() - started)
             except openai.APIStatusError as error:
                 if error.status_code in (401, 402, 403, 404, 405) or error.code == "insufficient_quota":
@@ -254,22 +285,27 @@ class ServedModel:
             return f"no answer within {self._engine.timeout:g} s {times} (openai.timeout, openai.max_retries)"
         return f"the connection was lost {times}: {_one_line(str(error.__cause__ or error))}"
 
-    async def _post(self, client: AsyncOpenAI, request: Request) -> object:
+    async def _post(self, client: AsyncOpenAI, request: Request, tell: _Tell | None) -> object:
         """Send a request under the name for the token limit that the model takes, and return the answer's JSON.
 
         OpenAI's reasoning models refuse max_tokens and name max_completion_tokens, which other servers do not know.
         """
         import openai
 
-        path = "/chat/completions" if self._engine.api == "chat" else "/completions"
         limit_name = self._limit_name
         try:
-            return await client.post(path, cast_to=object, body=self._body(request, limit_name))
+            return await self._send(client, self._body(request, limit_name), tell)
         except openai.BadRequestError as error:
             if limit_name != "max_tokens" or "max_completion_tokens" not in _said(error):
                 raise
         self._limit_name = "max_completion_tokens"
-        return await client.post(path, cast_to=object, body=self._body(request, self._limit_name))
+        return await self._send(client, self._body(request, self._limit_name), tell)
+
+    async def _send(self, client: AsyncOpenAI, body: dict[str, Any], tell: _Tell | None) -> object:
+        path = "/chat/completions" if self._engine.api == "chat" else "/completions"
+        if tell is None:
+            return await client.post(path, cast_to=object, body=body)
+        return await streamed(client, path, body, tell)
 
     def _body(self, request: Request, limit_name: str) -> dict[str, Any]:
         engine, generation, prompt = self._engine, request.generation, request.prompt

@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -187,22 +187,31 @@ class TransformersModel:
         """Yield a completion for each request as it finishes; `seconds` count from its admission to a batch."""
         pending = iter(requests)
         while window := list(itertools.islice(pending, _WINDOW)):
-            if self._decoder is None:
-                raise ModelError("the model has been closed; load it again")
-            rows = []
+            decoder, rows = self._open(), []
             for request in window:
                 problem = self._problem(request)
                 if problem is None:
                     rows.append(self._row(request))
                 else:
-                    tokens = len(request.prompt.token_ids or ()) or None
-                    yield Completion(request.id, "", None, prompt_tokens=tokens, error=problem)
-            yield from self._decoder.run(rows)
+                    yield _refusal(request, problem)
+            yield from decoder.run(rows)
+
+    def stream(self, request: Request) -> Generator[str, None, Completion]:
+        """Yield the pieces of an answer and return its completion; see `harness.interfaces.StreamingModel`."""
+        problem = self._problem(request)
+        if problem is not None:
+            return _refusal(request, problem)
+        return (yield from self._open().stream(self._row(request)))
 
     def close(self) -> None:
         """Drop the network and give its memory back."""
         self._decoder = None
         release(self._device)
+
+    def _open(self) -> Decoder:
+        if self._decoder is None:
+            raise ModelError("the model has been closed; load it again")
+        return self._decoder
 
     def _problem(self, request: Request) -> str | None:
         """Return why a request cannot be answered, None if it can."""
@@ -222,6 +231,10 @@ class TransformersModel:
         limit = len(ids) + generation.max_tokens
         seed = generation.seed if generation.seed is not None else f"{self._seed} {request.id}"
         return Row(request, ids, min(limit, self._context or limit), random.Random(seed))
+
+
+def _refusal(request: Request, problem: str) -> Completion:
+    return Completion(request.id, "", None, prompt_tokens=len(request.prompt.token_ids or ()) or None, error=problem)
 
 
 def _bytes_per_token(network: Any) -> int:

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib import metadata, util
 from itertools import count
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.engines.models import load_tokenizer, model_digest, model_folder, stop_token_ids
-from harness.engines.vllm_replica import GRACE, Abort, Failed, Finished, Outgoing, Ready, Setup, Submitted
+from harness.engines.streaming import Pieces
+from harness.engines.vllm_replica import GRACE, Abort, Failed, Finished, Grown, Outgoing, Ready, Setup, Submitted
 from harness.errors import ModelError
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
@@ -227,6 +228,20 @@ class VllmModel:
         Raises ModelError in one line when a replica dies, which closes the model, and RuntimeError when called while
         another call still runs.
         """
+        with closing(self._run(requests)) as running:
+            yield from (news for news in running if isinstance(news, Completion))
+
+    def stream(self, request: Request) -> Generator[str, None, Completion]:
+        """Yield the pieces of an answer and return its completion; see `harness.interfaces.StreamingModel`."""
+        pieces = Pieces()
+        with closing(self._run([request], streamed=True)) as running:
+            for news in running:
+                yield pieces.grow(news.text)
+                if isinstance(news, Completion):
+                    return news
+        raise AssertionError("a request ends with a completion")
+
+    def _run(self, requests: Iterable[Request], streamed: bool = False) -> Generator[Completion | Grown, None, None]:
         if self._generating:
             raise RuntimeError("generate is still running: exhaust or close its iterator first")
         if not self._finalizer.alive:
@@ -238,7 +253,7 @@ class VllmModel:
             while more or any(replica.in_flight for replica in self._replicas):
                 roomiest = max(self._replicas, key=lambda replica: replica.room)
                 if more and roomiest.room >= roomiest.portion:
-                    more = self._refill(roomiest, waiting)
+                    more = self._refill(roomiest, waiting, streamed)
                     yield from self._arrived(timeout=0)
                 else:
                     yield from self._arrived(timeout=_LOOK)
@@ -250,7 +265,7 @@ class VllmModel:
             for replica in self._replicas:
                 replica.abort()
 
-    def _refill(self, replica: _Replica, waiting: Iterator[Request]) -> bool:
+    def _refill(self, replica: _Replica, waiting: Iterator[Request], streamed: bool) -> bool:
         """Send a replica the requests that can be had at once, as far as it has room; return whether there may be more.
 
         One message for many requests: each one wakes the other process, which on a busy machine costs milliseconds.
@@ -263,10 +278,10 @@ class VllmModel:
                 more = False
             else:
                 batch[next(self._keys)] = request
-        replica.submit(batch)
+        replica.submit(batch, streamed)
         return more
 
-    def _arrived(self, timeout: float) -> Iterator[Completion]:
+    def _arrived(self, timeout: float) -> Iterator[Completion | Grown]:
         ready = wait([replica.connection for replica in self._replicas], timeout)
         for replica in self._replicas:
             if replica.connection in ready:
@@ -325,12 +340,12 @@ class _Replica:
         """How much room there must be for the replica to be given more: far less than what waits in it meanwhile."""
         return max(1, self._capacity // 8)
 
-    def submit(self, batch: Mapping[int, Request]) -> None:
+    def submit(self, batch: Mapping[int, Request], streamed: bool) -> None:
         """Send requests, each under a key that has not been used before."""
         self.in_flight.update(batch)
         try:
             self.connection.send(
-                [Submitted(key, one.prompt.token_ids or (), one.generation) for key, one in batch.items()]
+                [Submitted(key, one.prompt.token_ids or (), one.generation, streamed) for key, one in batch.items()]
             )
         except OSError:
             while True:
@@ -343,13 +358,14 @@ class _Replica:
             with suppress(OSError):  # a process that has just ended is reported by the next call
                 self.connection.send(Abort())
 
-    def receive(self) -> Iterator[Completion]:
-        """Yield the completions of the next message; ModelError if it is a failure."""
+    def receive(self) -> Iterator[Completion | Grown]:
+        """Yield what the next message tells of requests in flight; ModelError if it is a failure."""
         message = self._next()
         assert isinstance(message, list)
-        for finished in message:
-            if (request := self.in_flight.pop(finished.key, None)) is not None:
-                yield _completion(request, finished)
+        for news in message:
+            if news.key not in self.in_flight:
+                continue
+            yield news if isinstance(news, Grown) else _completion(self.in_flight.pop(news.key), news)
 
     def check(self) -> None:
         """Raise ModelError if the process has ended and left nothing to read."""

@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from harness.engines.models import first_line
+from harness.engines.streaming import settled, without_bytes
 from harness.types import FinishReason, Generation
 
 #: Seconds that vLLM gets to shut down before its processes are killed.
@@ -38,11 +39,12 @@ class Setup:
 
 
 class Submitted(NamedTuple):
-    """A request: a key of the sender's own, the prompt's token ids, and how to sample."""
+    """A request: a key of the sender's own, the prompt's token ids, how to sample, and whether to tell `Grown`."""
 
     key: int
     token_ids: tuple[int, ...]
     generation: Generation
+    streamed: bool = False
 
 
 class Abort(NamedTuple):
@@ -62,6 +64,13 @@ class Failed(NamedTuple):
     message: str
 
 
+class Grown(NamedTuple):
+    """What is sure so far of the text of a streamed request."""
+
+    key: int
+    text: str
+
+
 class Finished(NamedTuple):
     """The end of a request: the fields of `harness.types.Completion` that the engine knows."""
 
@@ -75,7 +84,7 @@ class Finished(NamedTuple):
 
 
 Incoming: TypeAlias = list[Submitted] | Abort | None  # None: the connection has closed
-Outgoing: TypeAlias = Ready | Failed | list[Finished]
+Outgoing: TypeAlias = Ready | Failed | list[Finished | Grown]
 
 
 def serve(descriptor: int) -> None:
@@ -125,7 +134,7 @@ def _run(setup: Setup, inbox: SimpleQueue[Incoming], outbox: SimpleQueue[Outgoin
             elif isinstance(message, Abort):
                 loop.abort()
             elif refused := [refusal for request in message if (refusal := loop.add(request))]:
-                outbox.put(refused)
+                outbox.put([*refused])
         if open_ and (finished := list(loop.step())):
             outbox.put(finished)
     engine.engine_core.shutdown()
@@ -141,7 +150,7 @@ class _StepLoop:
         self._started: dict[str, tuple[float, Submitted]] = {}  # by vLLM's request id
         self._sampling = lru_cache(maxsize=64)(self._new_sampling)
 
-    def _new_sampling(self, generation: Generation) -> Any:
+    def _new_sampling(self, generation: Generation, streamed: bool) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -153,7 +162,7 @@ class _StepLoop:
             top_p=generation.top_p,
             seed=generation.seed,
             logprobs=generation.logprobs or None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE if streamed else RequestOutputKind.FINAL_ONLY,
         )
 
     def add(self, request: Submitted) -> Finished | None:
@@ -173,7 +182,7 @@ class _StepLoop:
         name = str(request.key)
         try:
             prompt = tokens_input(list(request.token_ids))
-            self._engine.add_request(name, prompt, self._sampling(request.generation))
+            self._engine.add_request(name, prompt, self._sampling(request.generation, request.streamed))
         except (ValueError, VLLMValidationError) as error:  # what vLLM raises for a request that it cannot run
             return Finished(request.key, error=f"vLLM refuses the request: {_message(error)}")
         self._started[name] = time.perf_counter(), request
@@ -184,12 +193,17 @@ class _StepLoop:
         self._engine.abort_request(list(self._started))
         self._started.clear()
 
-    def step(self) -> Iterable[Finished]:
-        """Let the engine generate one token for everything that it runs; yield what that finished."""
+    def step(self) -> Iterable[Finished | Grown]:
+        """Let the engine generate one token for everything that it runs; yield what that finished, or let grow."""
         for output in self._engine.step():
-            if output.finished and output.request_id in self._started:
+            if output.request_id not in self._started:
+                continue
+            if output.finished:
                 started, request = self._started.pop(output.request_id)
                 yield self._finished(request, output.outputs[0], time.perf_counter() - started)
+            else:
+                _, request = self._started[output.request_id]
+                yield Grown(request.key, self._words.settled(request, list(output.outputs[0].token_ids)))
 
     def _finished(self, request: Submitted, output: Any, seconds: float) -> Finished:
         tokens = len(output.token_ids)
@@ -221,6 +235,11 @@ class _Words:
         before = list(prompt[-8:])
         context, text = self._decode(before), self._decode(before + ids)
         return text[len(context) :] if text.startswith(context) else self._decode(ids)
+
+    def settled(self, request: Submitted, ids: list[int]) -> str:
+        """Return what is sure already of the text of a request's `ids` so far."""
+        sure = list(without_bytes(ids, self._tokenizer))
+        return settled(self.text(request.token_ids, sure), request.generation.stop)
 
     def table(self, position: Mapping[int, Any], count: int) -> dict[str, float]:
         """Map the `count` likeliest tokens to log probability; of two with the same text the likelier counts.

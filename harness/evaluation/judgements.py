@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import ConfigError, RunError, nearest
 from harness.evaluation.journal import RESULTS, RunFolder
@@ -28,6 +27,7 @@ class JudgementLog:
     """judgements.jsonl of a run: locked against a second process, recovered after a crash, appended to."""
 
     def __init__(self, folder: RunFolder) -> None:
+        folder.path.mkdir(exist_ok=True)  # there is none yet beside a chat's transcript
         self._path = folder.path / JUDGEMENTS
         self._offsets: dict[str, int] = {}
         self._failed: set[str] = set()
@@ -106,22 +106,21 @@ class Verdict:
 
 def write_verdicts(folder: RunFolder, label: str, judged: Iterable[Judged], failed: Mapping[str, str]) -> None:
     """Replace the verdicts of the judge `label`; `failed` maps ids to why there is no judgement."""
-    records: list[dict[str, Any]] = [
-        *(
-            {
-                "id": each.sample.id,
-                "verdict": each.judgement.verdict,
-                "scores": {name: _known(value) for name, value in each.judgement.scores.items()},
-                "replies": dict(each.replies),
-                "against": each.judgement.against,
-            }
-            for each in judged
-        ),
-        *({"id": i, "verdict": "judge_error", "scores": {}, "replies": {}, "error": e} for i, e in failed.items()),
-    ]
+    verdicts = [*map(verdict_of, judged), *(failed_verdict(*each) for each in failed.items())]
     path = _path(folder, label)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json_lines(records))
+    write_atomically(path, json_lines(asdict(verdict) for verdict in verdicts))
+
+
+def verdict_of(judged: Judged) -> Verdict:
+    """Return what a judge's replies to a sample come to, as it is written down."""
+    scores = {name: _known(value) for name, value in judged.judgement.scores.items()}
+    return Verdict(judged.sample.id, judged.judgement.verdict, scores, dict(judged.replies), judged.judgement.against)
+
+
+def failed_verdict(identifier: str, error: str) -> Verdict:
+    """Return the verdict on a sample that the judge gave no reply to."""
+    return Verdict(identifier, "judge_error", {}, {}, error=error)
 
 
 def read_verdicts(folder: RunFolder, label: str) -> dict[str, Verdict]:

@@ -18,7 +18,7 @@ from typing import Any, cast
 from harness.config import merged, options_of
 from harness.errors import ConfigError, DataError, RunError, nearest
 from harness.evaluation.journal import RESULTS, TIMING, RunFolder
-from harness.evaluation.judgements import JudgementLog, write_verdicts
+from harness.evaluation.judgements import JudgementLog, Verdict, failed_verdict, verdict_of, write_verdicts
 from harness.evaluation.options import run_options
 from harness.evaluation.plan import (
     JUDGE,
@@ -33,7 +33,7 @@ from harness.evaluation.progress import Progress
 from harness.evaluation.provenance import environment
 from harness.evaluation.results import as_json, with_judgements
 from harness.evaluation.runner import LoadOnce
-from harness.interfaces import Engine, JudgedScorer, Tokenizer
+from harness.interfaces import Engine, JudgedScorer, Model, Tokenizer
 from harness.prompts import Choice, choose_format
 from harness.registry import Registry
 from harness.types import Judged, JudgeQuestion, Request, Sample
@@ -106,7 +106,7 @@ def judging_options(pairs: Sequence[str], flags: Mapping[str, Any]) -> RunOption
     """Return what `harness judge` was given; ConfigError for options that belong to a run."""
     options = run_options(pairs=pairs, flags=flags)
     for field in dataclasses.fields(RunOptions):
-        of_run = not field.name.startswith(JUDGE) and field.name != "options"
+        of_run = not field.name.startswith(JUDGE) and field.name not in ("trackers", "options")
         if of_run and getattr(options, field.name) != getattr(RunOptions(), field.name):
             raise ConfigError(f"--set {field.name}: an option of `harness run`; the outputs are there already")
     return options
@@ -120,9 +120,10 @@ def judged_scorers(
     Raises ConfigError for a run that needs no judge, and for options that belong to none of the scorers.
     """
     names = [folder.config["scorer"] for folder in folders]
+    known = (JUDGE, *names, *options.trackers)
     for name in options.options:
-        if name not in (JUDGE, *names):
-            raise ConfigError(f"unknown option or plugin {name!r}{nearest(name, [JUDGE, *names])}")
+        if name not in known:
+            raise ConfigError(f"unknown option or plugin {name!r}{nearest(name, known)}")
     found = []
     for folder, name in zip(folders, names, strict=True):
         scorer = registry.get("scorers", name)
@@ -216,21 +217,41 @@ class _Work:
         """Return what the replies come to, and for samples that a reply is missing of, why."""
         judged: list[Judged] = []
         failed: dict[str, str] = {}
-        clean = self.judge.choice.format.response
         for sample in self.samples():
-            example = sample.example()
-            names = [question.key for question in self.scorer.questions(example, sample.response)]
-            found = self.log.replies(keys[_identifier(sample, name)] for name in names)
-            replies = {
-                n: dataclasses.replace(reply, text=clean(reply.text)) for n, reply in zip(names, found, strict=True)
-            }
-            error = next((reply.error for reply in replies.values() if reply.error is not None), None)
-            if error is not None:
-                failed[sample.id] = error
-                continue
-            judgement = self.scorer.judgement(example, sample.response, replies)
-            judged.append(Judged(sample, judgement, {name: reply.text for name, reply in replies.items()}))
+            names = [question.key for question in self.scorer.questions(sample.example(), sample.response)]
+            one = _judged(sample, self.scorer, self.judge, self.log, {n: keys[_identifier(sample, n)] for n in names})
+            if isinstance(one, str):
+                failed[sample.id] = one
+            else:
+                judged.append(one)
         return judged, failed
+
+
+def judge_sample(sample: Sample, scorer: JudgedScorer, judge: Judge, model: Model, log: JudgementLog) -> Verdict:
+    """Ask a loaded judge what is missing about one response, and return what its replies come to."""
+    keys = {}
+    for question in scorer.questions(sample.example(), sample.response):
+        request = judge.request(_identifier(sample, question.key), 0, question)
+        keys[question.key] = judge.key(request)
+        if not log.done(keys[question.key]):
+            for reply in model.generate([request]):
+                log.append(keys[question.key], judge.name, request.prompt.text, reply)
+    judged = _judged(sample, scorer, judge, log, keys)
+    return failed_verdict(sample.id, judged) if isinstance(judged, str) else verdict_of(judged)
+
+
+def _judged(
+    sample: Sample, scorer: JudgedScorer, judge: Judge, log: JudgementLog, keys: Mapping[str, str]
+) -> Judged | str:
+    """Return what the replies to a sample's questions come to, or why one is missing; `keys` are theirs in the log."""
+    found = log.replies(keys.values())
+    clean = judge.choice.format.response
+    replies = {name: dataclasses.replace(each, text=clean(each.text)) for name, each in zip(keys, found, strict=True)}
+    for reply in replies.values():
+        if reply.error is not None:
+            return reply.error
+    judgement = scorer.judgement(sample.example(), sample.response, replies)
+    return Judged(sample, judgement, {name: reply.text for name, reply in replies.items()})
 
 
 def _identifier(sample: Sample, question: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import assignments, configure, merged, read_toml
-from harness.errors import ConfigError, RunError
-from harness.evaluation.journal import RUN
-from harness.evaluation.plan import RUN_FORMAT, RunOptions
+from harness.errors import ConfigError
+from harness.evaluation.journal import RUN, check_format
+from harness.evaluation.plan import RunOptions
 
 
 def run_options(
@@ -43,12 +43,10 @@ def _earlier(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
         command = dict(record["command"])
-        version = record["format"]
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a run.json ({error})") from error
-    if version != RUN_FORMAT:
-        raise RunError(f"{path}: format {version} is not the {RUN_FORMAT} that this version reads")
+    check_format(record, path)
     tables = command.pop("options")
     return {**{key: value for key, value in command.items() if value is not None}, **tables}

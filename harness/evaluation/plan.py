@@ -16,13 +16,13 @@ from harness.config import configure, options_of
 from harness.datasets import DataSource
 from harness.datasets.ids import IdIndex
 from harness.errors import ConfigError, DataError, ModelError, nearest
+from harness.evaluation.journal import RUN_FORMAT
+from harness.evaluation.prompt_file import PROMPTS, PromptFile, is_prompt_file
 from harness.evaluation.selection import select
 from harness.interfaces import Benchmark, Engine, Parser, Scorer, Tokenizer
 from harness.prompts import Choice, choose_format
 from harness.registry import Registry
 from harness.types import DataFile, Example, Generation, PluginSource, Request
-
-RUN_FORMAT = 1
 
 #: The table of options that go to the judge's engine.
 JUDGE = "judge"
@@ -40,7 +40,7 @@ class RunOptions:
 
     `options` holds the tables of plugins by name. `limit` examples at most, drawn with `seed`. Where a benchmark's
     answers are judged, `judge_model` does so once the evaluated model has been freed, run by `judge_engine`, whose own
-    options are the table ``judge``, and asked in `judge_prompt_format`.
+    options are the table ``judge``, and asked in `judge_prompt_format`. `trackers` are told the final metrics.
     """
 
     benchmark: tuple[str, ...] = ()
@@ -54,6 +54,7 @@ class RunOptions:
     judge_model: str | None = None
     judge_engine: str = "auto"
     judge_prompt_format: str | None = None
+    trackers: tuple[str, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class Plan:
     def record(self) -> dict[str, Any]:
         """Return the content of run.json, but for the environment and the time."""
         options = dataclasses.asdict(self.options)
+        asked = self.benchmark.path if isinstance(self.benchmark, PromptFile) else self.benchmark.name
         return {
             "format": RUN_FORMAT,
             "harness": __version__,
@@ -106,7 +108,7 @@ class Plan:
             "benchmark": self.benchmark.name,
             "model": self.model_name,
             "engine": self.engine.name,
-            "command": {**options, "benchmark": [self.benchmark.name], "engine": self.engine.name},
+            "command": {**options, "benchmark": [asked], "engine": self.engine.name},
             "prompt_format": {"name": self.choice.format.name, "reason": self.choice.reason},
             "parsers": [parser.name for parser in self.parsers],
             "scorer": self.scorer.name,
@@ -129,18 +131,32 @@ def make_plans(options: RunOptions, registry: Registry) -> tuple[Plan, ...]:
         raise ConfigError("no model given: --model FOLDER (or a name on the Hugging Face hub)")
     engine, why = choose_engine(options, registry)
     names = dict.fromkeys(options.benchmark)
-    benchmarks = [configured(options.options, name, registry.get("benchmarks", name)) for name in names]
-    used = {JUDGE, engine.name, *(name for b in benchmarks for name in (b.name, b.scorer, *b.parsers))}
+    benchmarks = [_benchmark(options, name, registry) for name in names]
+    used = {JUDGE, engine.name, *options.trackers, *(name for b in benchmarks for name in _tables_of(b))}
     for name in options.options:
         if name not in used:
             raise ConfigError(f"unknown option or plugin {name!r}{nearest(name, [*used, *_option_names()])}")
-    _check_judge(options, [registry.get("scorers", benchmark.scorer).judged for benchmark in benchmarks])
+    check_judge(options, [registry.get("scorers", benchmark.scorer).judged for benchmark in benchmarks])
     tokenizer = engine.tokenizer(options.model)
     choice = choose_format(
         options.model, options.prompt_format, tokenizer, applies_chat_template=engine.applies_chat_template
     )
     model = engine.identity(options.model)
     return tuple(_plan(options, registry, b, engine, why, tokenizer, choice, model) for b in benchmarks)
+
+
+def _benchmark(options: RunOptions, name: str, registry: Registry) -> Benchmark:
+    """Return the benchmark called `name`, or the one in the file of that name, with its options put in."""
+    if is_prompt_file(name):
+        return PromptFile(name, options.options, registry)
+    benchmark: Benchmark = configured(options.options, name, registry.get("benchmarks", name))
+    return benchmark
+
+
+def _tables_of(benchmark: Benchmark) -> Iterator[str]:
+    """Yield the names of the tables whose options a benchmark, its scorer and its parsers take."""
+    yield PROMPTS if isinstance(benchmark, PromptFile) else benchmark.name
+    yield from (benchmark.scorer, *benchmark.parsers)
 
 
 def _plan(
@@ -162,13 +178,14 @@ def _plan(
         benchmark.generation, stop=tuple(dict.fromkeys((*benchmark.generation.stop, *choice.format.stop)))
     )
     plugins = (
-        registry.source("benchmarks", benchmark.name),
+        *(() if isinstance(benchmark, PromptFile) else (registry.source("benchmarks", benchmark.name),)),
         registry.source("engines", engine.name),
         registry.source("scorers", scorer.name),
         *(registry.source("parsers", parser.name) for parser in parsers),
     )
+    table = benchmark.options if isinstance(benchmark, PromptFile) else benchmark
     identity = {
-        "benchmark": {"name": benchmark.name, **options_of(benchmark)},
+        "benchmark": {"name": benchmark.name, **options_of(table)},
         "generation": dataclasses.asdict(generation),
         "model": model,
         "engine": engine.name,
@@ -196,7 +213,7 @@ def configured(tables: Mapping[str, Any], name: str, plugin: Any) -> Any:
     return configure(plugin, table, name)
 
 
-def _check_judge(options: RunOptions, judged: Sequence[bool]) -> None:
+def check_judge(options: RunOptions, judged: Sequence[bool]) -> None:
     """Raise ConfigError for a judge that has nothing to do, and for options of one that is not there."""
     if options.judge_model is not None:
         if not any(judged):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.errors import RunError
 from harness.evaluation.journal import RunFolder
+from harness.evaluation.judgements import verdicts_of
+from harness.evaluation.predictions import write_predictions
 from harness.evaluation.results import summarise
 from harness.interfaces import Parser, Scorer
 from harness.registry import Registry
@@ -22,8 +25,25 @@ def rescore(folder: RunFolder, parsers: Sequence[str], registry: Registry) -> di
         message = f"{folder.path} is scored by a judge's replies, not by a parser"
         raise RunError(f"{message}: harness judge {folder.path} --judge MODEL")
     chosen = [registry.get("parsers", name) for name in parsers or config["parsers"]]
-    samples = (_read_again(sample, chosen, scorer) for sample in folder.samples())
-    return summarise(config["benchmark"], scorer, samples, [parser.name for parser in chosen])
+    return summarise(config["benchmark"], scorer, _again(folder, chosen, scorer), [parser.name for parser in chosen])
+
+
+def export_predictions(folder: RunFolder, path: Path, parsers: Sequence[str], registry: Registry) -> None:
+    """Write a CSV of the recorded outputs, read by the first of `parsers` (the run's own if empty).
+
+    A run that is judged has the first judge's verdicts instead, once there are any.
+    """
+    config = folder.config
+    scorer = registry.get("scorers", config["scorer"])
+    names = parsers or config["parsers"]
+    samples, verdicts = folder.samples(), verdicts_of(folder, None, ())
+    if parsers and not scorer.judged:
+        samples = _again(folder, [registry.get("parsers", names[0])], scorer)
+    write_predictions(path, samples, names[0] if names else None, verdicts)
+
+
+def _again(folder: RunFolder, parsers: Sequence[Parser], scorer: Scorer) -> Iterator[Sample]:
+    return (_read_again(sample, parsers, scorer) for sample in folder.samples())
 
 
 def _read_again(sample: Sample, parsers: Sequence[Parser], scorer: Scorer) -> Sample:

@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.config import assignments, configure, merged, read_toml
 from harness.errors import ConfigError, nearest
-from harness.interfaces import Tracker, Trainer, TrainingRun
+from harness.interfaces import Trainer, TrainingRun
 from harness.registry import Registry
+from harness.training.trackers import configured_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +44,9 @@ def read_recipe(
     for key in ("model", "out"):
         if not getattr(settings, key):
             raise ConfigError(f"no {key} given: --{key} FOLDER, or {key} = in the recipe")
-    trackers: list[Tracker] = [
-        configure(registry.get("trackers", tracker), _table(table, tracker), tracker) for tracker in settings.trackers
-    ]
+    trackers = configured_trackers(settings.trackers, table, registry)
     trainer = configure(trainer, _table(table, name), name)
-    return trainer, TrainingRun(settings.model, Path(settings.out).expanduser(), table, tuple(trackers))
+    return trainer, TrainingRun(settings.model, Path(settings.out).expanduser(), table, trackers)
 
 
 def _table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,19 +1,41 @@
-"""Trackers: TensorBoard, Weights & Biases and trackio, beside the metrics.jsonl that every training writes.
+"""Trackers: TensorBoard, Weights & Biases and trackio, beside what every training and every run leaves on disk.
 
 harness train sft recipe.toml --set 'trackers=["tensorboard"]' --set tensorboard.folder=runs/tb
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
+from harness.config import configure
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
 from harness.interfaces import Tracker, TrackerRun
+from harness.registry import Registry
 from harness.types import RunInfo
+
+
+def configured_trackers(names: Sequence[str], tables: Mapping[str, Any], registry: Registry) -> tuple[Tracker, ...]:
+    """Return the trackers called `names`, each with the options that `tables` hold under its name.
+
+    Raises ConfigError for options that do not fit, and for a tracker that cannot be used on this machine: before hours
+    of work rather than after them.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        options = tables.get(name, {})
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"options of {name!r} are given as {name}.OPTION=VALUE, not {name}={options}")
+        tracker: Tracker = configure(registry.get("trackers", name), options, name)
+        problem = tracker.available()
+        if problem is not None:
+            raise ConfigError(f"tracker {name!r}: {problem}")
+        found.append(tracker)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -23,10 +45,15 @@ class TensorBoard:
     name: ClassVar[str] = "tensorboard"
     folder: str = "tensorboard"
 
+    def available(self) -> str | None:
+        """Return None where TensorBoard is installed, and torch, whose writer it is."""
+        return _missing("torch") or _missing("tensorboard")
+
     def start(self, run: RunInfo) -> TrackerRun:
-        """Begin to follow a run; ConfigError where TensorBoard is not installed."""
-        writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter(f"{self.folder}/{run.name}")
-        return _TensorBoardRun(writer)
+        """Begin to follow a run."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return _TensorBoardRun(SummaryWriter(f"{self.folder}/{run.name}"))
 
 
 class _TensorBoardRun:
@@ -50,9 +77,13 @@ class WandB:
     project: str = "harness"
     mode: str = "online"
 
+    def available(self) -> str | None:
+        """Return None where wandb is installed."""
+        return _missing("wandb")
+
     def start(self, run: RunInfo) -> TrackerRun:
-        """Begin to follow a run; ConfigError where wandb is not installed."""
-        library = _library("wandb", "wandb")
+        """Begin to follow a run."""
+        library: Any = importlib.import_module("wandb")
         started = library.init(project=self.project, name=run.name, config=dict(run.config), mode=self.mode)
         return _Started(started)
 
@@ -65,9 +96,13 @@ class Trackio:
     project: str = "harness"
     space: str | None = None
 
+    def available(self) -> str | None:
+        """Return None where trackio is installed."""
+        return _missing("trackio")
+
     def start(self, run: RunInfo) -> TrackerRun:
-        """Begin to follow a run; ConfigError where trackio is not installed."""
-        library = _library("trackio", "trackio")
+        """Begin to follow a run."""
+        library: Any = importlib.import_module("trackio")
         started = library.init(project=self.project, name=run.name, config=dict(run.config), space_id=self.space)
         return _Started(started)
 
@@ -88,11 +123,12 @@ class _Started:
             self._run = None
 
 
-def _library(module: str, package: str) -> Any:
+def _missing(package: str) -> str | None:
     try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"tracker {package!r}: {package} is not installed: pip install {package}") from error
+        found = importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that was put into sys.modules by hand has no specification
+        found = True
+    return None if found else f"{package} is not installed: pip install {package}"
 
 
 @hookimpl

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError
+from harness.registry import Registry
+from harness.training.recipe import read_recipe
 from harness.training.trackers import TensorBoard, Trackio, WandB
 from harness.types import RunInfo
 
@@ -64,8 +66,11 @@ def test_metrics_reach_the_library(tracker: Any, options: Any, monkeypatch: pyte
     assert library.calls == [{"project": "p", "name": "first", "config": {"seed": 1}, **options}, *LINES, "finish"]
 
 
-def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for tracker in (WandB(), Trackio()):
-        monkeypatch.setitem(sys.modules, tracker.name, None)
-        with pytest.raises(ConfigError, match=f"pip install {tracker.name}"):
-            tracker.start(RunInfo("first"))
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_loaded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    flags = {"model": "nowhere", "out": "nowhere"}
+    with pytest.raises(ConfigError, match=f"tracker '{name}': {name} is not installed: pip install {name}"):
+        read_recipe("sft", Registry(), pairs=[f"trackers={name}"], flags=flags)

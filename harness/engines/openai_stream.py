@@ -1,0 +1,65 @@
+"""Server-sent events of OpenAI's protocol, put together to what the server would have answered without streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+async def streamed(client: AsyncOpenAI, path: str, body: Mapping[str, Any], tell: Callable[[str], object]) -> object:
+    """Send a request, `tell` all of the answer's text so far as it grows, and return the whole answer's JSON.
+
+    Raises openai's errors where the server refuses, ValueError where the answer breaks off.
+    """
+    import openai
+
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    events = await client.post(path, cast_to=object, body=asked, stream=True, stream_cls=openai.AsyncStream[object])
+    answer = _Answer()
+    try:
+        async with events:
+            async for event in events:
+                answer.add(event)
+                tell(answer.text)
+    except Exception as error:  # an error event, no JSON, or whatever the client's HTTP library raises
+        raise ValueError(f"it broke off ({error or type(error).__name__})") from error
+    return answer.whole()
+
+
+class _Answer:
+    """One answer in the making, in either form of the protocol."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._chat = False
+        self._finish_reason: object = None
+        self._usage: object = None
+        self._logprobs: dict[str, list[Any]] = {}
+
+    def add(self, event: object) -> None:
+        """Take in one event; what is none of the protocol's is left to the check of the whole."""
+        if not isinstance(event, Mapping):
+            return
+        self._usage = event.get("usage") or self._usage  # of the last event, which has no choices
+        choices = event.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+            return
+        choice = choices[0]
+        delta = choice.get("delta")
+        self._chat |= isinstance(delta, Mapping)
+        piece = (delta.get("content") or delta.get("refusal")) if isinstance(delta, Mapping) else choice.get("text")
+        self.text += piece if isinstance(piece, str) else ""
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        logprobs = choice.get("logprobs")
+        for name in ("content", "top_logprobs"):
+            if isinstance(logprobs, Mapping) and isinstance(logprobs.get(name), list):
+                self._logprobs.setdefault(name, []).extend(logprobs[name])
+
+    def whole(self) -> dict[str, Any]:
+        """Return the answer as a server gives it in one piece."""
+        text = {"message": {"content": self.text}} if self._chat else {"text": self.text}
+        choice = {**text, "finish_reason": self._finish_reason, "logprobs": self._logprobs or None}
+        return {"choices": [choice], "usage": self._usage}
