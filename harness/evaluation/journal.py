@@ -18,6 +18,7 @@ from harness.errors import RunError
 from harness.evaluation.lines import (
     LineFile,
     encode_record,
+    locked,
     read_lines,
     scan,
     write_atomically,
@@ -25,6 +26,9 @@ from harness.evaluation.lines import (
 from harness.types import Sample
 
 SAMPLES, RUN, RESULTS, TIMING, EXPORTS = "samples.jsonl", "run.json", "results.json", "timing.json", "exports"
+
+#: What run.json calls the layout of the folder and its files; no version reads another's.
+RUN_FORMAT = 1
 
 _FIELDS = ("index", *(field.name for field in fields(Sample) if field.name != "index"))
 _START = b'{"index": '
@@ -39,19 +43,47 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What run.json says; RunError when this is no run folder."""
-        return _read_json(self.path / RUN, "not a run folder")
+        """What run.json says; RunError when this is no run folder, or one of another format."""
+        from harness.evaluation.shape import Run, check_shape
+
+        path = self.path / RUN
+        config = _read_json(path, "not a run folder")
+        check_format(config, path)
+        check_shape(config, Run, path)
+        return config
+
+    @property
+    def going(self) -> bool:
+        """Whether a process is at work on the run's samples; not known, and False, on file systems without locks."""
+        return locked(self.path / SAMPLES)
 
     @property
     def results(self) -> dict[str, Any]:
         """What results.json says; RunError when the run has not finished."""
-        return _read_json(self.path / RESULTS, "the run has no results yet; give its command again to finish it")
+        from harness.evaluation.shape import Results, check_shape
+
+        results = _read_json(self.path / RESULTS, f"the run {self.unfinished}")
+        check_shape(results, Results, self.path / RESULTS)
+        return results
+
+    @property
+    def unfinished(self) -> str:
+        """What to say of a run without results, and to do about it."""
+        if self.going:
+            return "is still going; wait for it to finish"
+        return "has no results yet; give its command again to finish it"
 
     @property
     def timing(self) -> dict[str, Any]:
         """What timing.json says, or nothing."""
+        from harness.evaluation.shape import Timing, check_shape
+
         path = self.path / TIMING
-        return _read_json(path, "") if path.exists() else {"sessions": []}
+        if not path.exists():
+            return {"sessions": []}
+        timing = _read_json(path, "")
+        check_shape(timing, Timing, path)
+        return timing
 
     @property
     def model(self) -> str:
@@ -169,6 +201,15 @@ def decode(line: bytes, path: Path) -> Sample:
         return Sample(**json.loads(line))
     except (ValueError, TypeError) as error:
         raise RunError(f"{path}: a line is no sample of this version ({error})") from error
+
+
+def check_format(config: Mapping[str, Any], path: Path) -> None:
+    """Raise RunError unless `config`, read from `path`, is of the format that this version reads."""
+    if config.get("format") == RUN_FORMAT:
+        return
+    made = f"format {config['format']!r} is not" if "format" in config else "it names no format, and not"
+    version = f"harness {config['harness']!r}" if "harness" in config else "the version that made it"
+    raise RunError(f"{path}: {made} the {RUN_FORMAT} that this version reads; use {version}, or run it --fresh")
 
 
 def _encode_text(text: str) -> bytes:

@@ -6,11 +6,17 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.errors import RunError
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+
+#: Seconds between attempts at a lock: `locked` holds it for an instant, which must not refuse a writer.
+_WAITS = (0.01, 0.05, 0.1)
 
 #: Made once, as `json.dumps` with options makes an encoder each time.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -43,14 +49,19 @@ class LineFile:
         self._file.seek(0, os.SEEK_END)
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process is writing to {self._path.parent}; wait for it, or start a --fresh run"
-            raise RunError(message) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks must do without
-                raise cannot_write(self._path, error) from error
+        for wait in (*_WAITS, None):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if wait is None:
+                    message = f"another process is writing to {self._path.parent}; wait for it, or start a --fresh run"
+                    raise RunError(message) from error
+                time.sleep(wait)
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:  # a file system without locks must do without
+                    raise cannot_write(self._path, error) from error
+            return
 
     def append(self, line: bytes) -> int:
         """Write one line and return its offset; RunError when the disk is full or gone (earlier lines are kept)."""
@@ -69,6 +80,18 @@ class LineFile:
             self._file.close()
         except OSError as error:
             raise cannot_write(self._path, error) from error
+
+
+def locked(path: Path) -> bool:
+    """Whether a process has the file at `path` open as a `LineFile`; False where there is none, or no locks."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers who ask at the same time share it
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def scan(file: BinaryIO, path: Path, see: See, what: str) -> int:

@@ -1,26 +1,12 @@
-"""Pick samples of a run and print them for error analysis."""
+"""A sample as text, for error analysis."""
 
 from __future__ import annotations
 
-import random
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 from harness.evaluation.judgements import Verdict
 from harness.types import Sample
-
-
-def matching(
-    samples: Iterable[Sample], kinds: Sequence[str], parser: str | None, verdicts: Mapping[str, Verdict]
-) -> Iterator[Sample]:
-    """Yield the samples of any of `kinds`, all of them where it is empty.
-
-    Kinds are wrong, unparsed, truncated, failed, and the judge's verdicts, which `verdicts` gives by sample id.
-    """
-    for sample in samples:
-        if not kinds or kinds_of(sample, parser, verdicts.get(sample.id)).intersection(kinds):
-            yield sample
 
 
 def kinds_of(sample: Sample, parser: str | None, verdict: Verdict | None = None) -> set[str]:
@@ -38,18 +24,6 @@ def kinds_of(sample: Sample, parser: str | None, verdict: Verdict | None = None)
     elif any(value < 1 for value in list(sample.scores.get(parser or "", {}).values())[:1]):
         found.add("wrong")
     return found
-
-
-def draw(samples: Iterable[Sample], count: int, seed: int) -> list[Sample]:
-    """Return `count` samples drawn at random, in the benchmark's order; only that many are held in memory."""
-    chance = random.Random(seed)
-    stream = iter(samples)
-    drawn = list(islice(stream, count))
-    for seen, sample in enumerate(stream, start=count + 1):
-        place = chance.randrange(seen)
-        if place < count:
-            drawn[place] = sample
-    return sorted(drawn, key=lambda sample: sample.index)
 
 
 def printable(text: str) -> str:
@@ -70,35 +44,47 @@ def _escape(character: str) -> str:
 
 def as_text(sample: Sample, parsers: Sequence[str], verdict: Verdict | None = None) -> str:
     """Return one sample as plain text: prompt, output, answers beside the gold answer, and what the judge said."""
-    facts = [sample.status, *([sample.group] if sample.group else [])]
-    if sample.finish_reason == "length":
-        facts.append("truncated")
-    if sample.completion_tokens is not None:
-        facts.append(f"{sample.completion_tokens} tokens")
-    lines = [f"── {sample.id} ({', '.join(facts)})", _block("prompt", sample.prompt)]
-    lines.append(_block("output", sample.output) if sample.error is None else f"  error: {printable(sample.error)}")
+    facts = ", ".join([*([sample.group] if sample.group else []), *facts_of(sample)])
+    lines = [f"── {printable(sample.id)} ({printable(facts)})", block("prompt", sample.prompt)]
     if sample.gold is not None:
         lines.append(f"  gold: {printable(sample.gold)}")
+    return "\n".join([*lines, *answered(sample, parsers, verdict)])
+
+
+def facts_of(sample: Sample) -> list[str]:
+    """Return a sample's status, whether it was cut off, and its length."""
+    return [
+        sample.status,
+        *(["truncated"] if sample.finish_reason == "length" else []),
+        *([f"{sample.completion_tokens} tokens"] if sample.completion_tokens is not None else []),
+    ]
+
+
+def answered(sample: Sample, parsers: Sequence[str], verdict: Verdict | None) -> Iterator[str]:
+    """Yield a sample's output, what the parsers read in it, and what the judge said of it."""
+    yield block("output", sample.output) if sample.error is None else f"  error: {printable(sample.error)}"
     for parser in parsers:
         answer = sample.answers.get(parser)
         scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.get(parser, {}).items())
         shown = "(no answer)" if answer is None else printable(answer)
-        lines.append(f"  {parser}: {shown}{f'  [{scores}]' if scores else ''}")
-    return "\n".join([*lines, *(_judged(verdict) if verdict is not None else ())])
+        yield f"  {parser}: {shown}{f'  [{scores}]' if scores else ''}"
+    if verdict is not None:
+        yield from _judged(verdict)
 
 
 def _judged(verdict: Verdict) -> Iterator[str]:
     """Yield what the response was compared with, the judge's words, and what they came to."""
     if verdict.against is not None:
-        yield _block("reference", verdict.against)
+        yield block("reference", verdict.against)
     for question, reply in verdict.replies.items():
-        yield _block(f"judge ({question})", reply)
+        yield block(f"judge ({question})", reply)
     if verdict.error is not None:
         yield f"  judge's error: {printable(verdict.error)}"
     scores = ", ".join(f"{name} {value:g}" for name, value in verdict.scores.items() if value is not None)
     yield f"  verdict: {verdict.verdict}{f'  [{scores}]' if scores else ''}"
 
 
-def _block(title: str, text: str) -> str:
+def block(title: str, text: str) -> str:
+    """Return a titled text, each of its lines behind a bar that no output can feign the end of."""
     body = "\n".join(f"  │ {line}" for line in printable(text).split("\n"))
     return f"  {title}\n{body}"

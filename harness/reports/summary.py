@@ -37,8 +37,8 @@ def summary(
     facts = [f"{kind} {count_of(count, n)}" for kind, count in counts.items()]
     if timing.get("sessions"):
         facts += [
-            f"{_number(timing['examples_per_second'])} examples/s",
-            f"{_number(timing['completion_tokens_per_second'])} tokens/s",
+            f"{number(timing['examples_per_second'])} examples/s",
+            f"{number(timing['completion_tokens_per_second'])} tokens/s",
             f"load {timing['load_seconds']:.1f} s",
             f"generation {timing['generation_seconds']:.1f} s",
         ]
@@ -140,7 +140,8 @@ def _breakdown(kind: str, labels: Mapping[str, Any]) -> str:
     return table([kind, figure, "95% interval", "n"], rows)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a figure for people: one decimal below a thousand, none above, a dash where it is not known."""
     return "–" if value is None else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 

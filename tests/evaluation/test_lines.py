@@ -1,0 +1,51 @@
+"""Whether a file of records is being written is known by its lock, and asking disturbs no writer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from harness.evaluation.journal import Journal, RunFolder
+from harness.evaluation.lines import locked
+
+WRITER = (
+    "import sys; from pathlib import Path\n"
+    "from harness.evaluation.journal import Journal, RunFolder\n"
+    "with Journal(RunFolder(Path(sys.argv[1])), 1): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_a_file_is_locked_as_long_as_its_writer_lives(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    assert not locked(path), "there is none"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "held\n"
+    assert locked(path)
+    assert RunFolder(tmp_path).going
+    writer.kill()
+    writer.communicate()
+    assert not locked(path)
+
+
+def test_asking_all_the_time_refuses_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.touch()
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(0.001):
+            locked(path)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for _ in range(200):
+            Journal(RunFolder(tmp_path), 1).close()
+    finally:
+        ended.set()
+        asker.join()
