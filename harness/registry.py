@@ -35,6 +35,10 @@ KINDS: dict[Kind, type] = {
 }
 
 DISTRIBUTION = "posttrain-harness"
+
+#: What stands for the distribution of a plugin that was added by hand.
+IN_MEMORY = "in-memory"
+
 _CHECK_SECONDS = 60
 
 
@@ -83,6 +87,16 @@ class Registry:
         found = [plugin for plugin in self._plugins if kind in (None, plugin.kind)]
         found = _resolve_conflicts(found)
         return _checked(found) if check else found
+
+    def add(self, kind: Kind, plugin: Any) -> None:
+        """Provide an object of this process, such as a fake in a test or a benchmark in a notebook, as if installed.
+
+        Raises PluginError, saying what it lacks, where it does not have all that its interface names.
+        """
+        module = type(plugin).__module__
+        entry = Plugin(kind, plugin.name, IN_MEMORY, "0", EntryPoint(plugin.name, module, f"harness.{kind}"))
+        self._loaded[kind, plugin.name] = _pick(entry, [[plugin]])
+        self._plugins.append(entry)
 
     @overload
     def get(self, kind: Literal["benchmarks"], name: str) -> interfaces.Benchmark: ...
@@ -228,7 +242,7 @@ def _resolve_conflicts(plugins: list[Plugin]) -> list[Plugin]:
 
 def _checked(plugins: list[Plugin]) -> list[Plugin]:
     """Load the third-party plugins among `plugins` in another process, and put down what came of it."""
-    foreign = [p for p in plugins if p.distribution != DISTRIBUTION and p.status == "ok"]
+    foreign = [p for p in plugins if p.distribution not in (DISTRIBUTION, IN_MEMORY) and p.status == "ok"]
     if not foreign:
         return plugins
     found = _check_in_process(foreign)

@@ -6,13 +6,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.cli import main
+from tests.browser import Open, chromium, visits
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest_plugins = ["harness.testing.fixtures"]
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +89,17 @@ def outputs(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a screen, one for a module; tests that need it are skipped where there is none."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page_of(browser: Browser) -> Iterator[Open]:
+    """Open pages in Chromium: ``page_of(path_or_address, color_scheme="dark", viewport={…})`` gives a `Visit`."""
+    with visits(browser) as visit:
+        yield visit

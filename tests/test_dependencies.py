@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 #: What stands higher may import what stands lower, never the other way round; neighbours on one line are independent.
 LAYERS = [
-    {"testing", "__main__"},
+    {"__main__"},
     {"cli"},
+    {"testing"},
     {"reports"},
     {"evaluation"},
     {"training"},
