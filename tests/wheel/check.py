@@ -48,7 +48,8 @@ def check_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"harness", *PLUGINS}, tops
-    expected = {str(p.relative_to(ROOT)) for p in (ROOT / "harness").rglob("*.py")} | {"harness/py.typed"}
+    kept = (".py", ".typed", ".txt", ".j2", ".css", ".js")
+    expected = {str(p.relative_to(ROOT)) for p in (ROOT / "harness").rglob("*") if p.suffix in kept}
     expected |= {f"harness/_prompts/{p.name}" for p in (ROOT / "prompts").iterdir()}
     for kind in ("benchmarks", "trainers"):
         base = ROOT / "plugins" / kind
