@@ -4,9 +4,11 @@
 
 Each row runs in a process of its own, one after the other, on the same GPU: 512-token rows and 16,384 tokens a step,
 once as CS336's assignment sets it (microbatch 2), once at each side's best, and once with activations recomputed; then
-chat-like lengths at 2,048 tokens a row, packed and padded. Ours is `harness.training.loop.Loop.step`, whole: exact fp32
-masters, clipping, the test for steps that are not finite, one line of metrics at the end. TRL keeps no masters. Rows of
-TRL are left out where it is not installed (TRL 1.16 with Liger 0.8 is what the printed ratios were made with).
+chat-like lengths of up to 2,048 tokens, packed into rows of that, and padded to the longest of four: by the same loop
+(in steps of 128 tokens, so that compiled layers meet few widths) and by TRL. Ours is `harness.training.loop.Loop.step`,
+whole: exact fp32 masters, clipping, the test for steps that are not finite, one line of metrics at the end. TRL keeps
+no masters. Rows of TRL are left out where it is not installed (TRL 1.16 with Liger 0.8 is what the printed ratios were
+made with).
 
 With --gpus N, rows of ours run on that many GPUs of one host, each with as many tokens as one alone would have, and
 figures are of all together.
@@ -35,6 +37,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.training.batch import Batch, Rows
+
 STEP_TOKENS = 16_384
 WIDTH = 512
 
@@ -46,13 +50,15 @@ OURS: dict[str, tuple[int, str]] = {
     "ours 32 x 1 selective": (32, "selective"),
     "ours 32 x 1 full": (32, "full"),
 }
-#: name → (microbatch, activation checkpointing, Liger)
-TRL: dict[str, tuple[int, bool, bool]] = {
-    "TRL 2 x 16": (2, False, False),
-    "TRL + Liger 16 x 2": (16, False, True),
-    "TRL + Liger 32 x 1 checkpointing": (32, True, True),
+#: name → (microbatch, activation checkpointing, Liger, chat-like lengths)
+TRL: dict[str, tuple[int, bool, bool, bool]] = {
+    "TRL 2 x 16": (2, False, False, False),
+    "TRL + Liger 16 x 2": (16, False, True, False),
+    "TRL + Liger 32 x 1 checkpointing": (32, True, True, False),
+    "chat padded TRL + Liger 4 x 8": (4, False, True, True),
 }
-CHAT = ("chat packed", "chat padded")
+#: name → (packed, rows a step)
+CHAT: dict[str, tuple[bool, int]] = {"chat packed 4 x 2": (True, 8), "chat padded 4 x 8": (False, 32)}
 CHECKS = ("loss",)
 
 #: (ours, theirs, the ratio to reach)
@@ -61,14 +67,15 @@ RATIOS = [
     ("ours 32 x 1", "TRL + Liger 16 x 2", 1.0),
     ("ours 16 x 2", "TRL 2 x 16", 1.4),
     ("ours 32 x 1 full", "TRL + Liger 32 x 1 checkpointing", 1.05),
-    ("chat packed", "chat padded", 1.8),
+    ("chat packed 4 x 2", "chat padded 4 x 8", 1.8),
+    ("chat packed 4 x 2", "chat padded TRL + Liger 4 x 8", 1.8),
 ]
 
 
-class RandomRows:
-    """Rows of random tokens: of one document each, or of documents of given lengths side by side, or padded."""
+class RandomRows(Rows):
+    """Rows of random tokens: documents of given lengths side by side in `width`, or padded to the longest."""
 
-    def __init__(self, width: int, documents: Sequence[Sequence[int]], isolated: bool) -> None:
+    def __init__(self, width: int | None, documents: Sequence[Sequence[int]], isolated: bool) -> None:
         self.width, self.isolated, self.documents = width, isolated, documents
         self.weights = self.tokens = np.array([sum(row) for row in documents], np.int64)
 
@@ -78,26 +85,25 @@ class RandomRows:
     def describe(self, index: int) -> str:
         return f"row {index}"
 
-    def batch(self, indices: Sequence[int], rows: int) -> Any:
-        from harness.training.batch import Batch
-
+    def batch(self, indices: Sequence[int], rows: int) -> Batch:
+        width = self.width or -(-max(int(self.tokens[index]) for index in indices) // 128) * 128
         draw = np.random.default_rng(list(indices))
-        ids = torch.from_numpy(draw.integers(0, 128_000, (rows, self.width + 1)))
-        labels, positions, borders = ids[:, 1:].clone(), np.zeros((rows, self.width), np.int64), [0]
+        ids = torch.from_numpy(draw.integers(0, 128_000, (rows, width + 1)))
+        labels, positions, borders = ids[:, 1:].clone(), np.zeros((rows, width), np.int64), [0]
         for place in range(rows):
             lengths = list(self.documents[indices[place]]) if place < len(indices) else []
             used = sum(lengths)
             labels[place, used:] = -100
-            lengths += [self.width - used] if used < self.width else []
+            lengths += [width - used] if used < width else []
             ends = np.cumsum(lengths)
-            positions[place] = np.arange(self.width) - np.repeat(ends - lengths, lengths)
-            borders.extend((place * self.width + ends).tolist())
+            positions[place] = np.arange(width) - np.repeat(ends - lengths, lengths)
+            borders.extend((place * width + ends).tolist())
         return Batch(
             ids[:, :-1].contiguous(),
             labels.contiguous(),
             torch.from_numpy(positions),
             torch.tensor(borders, dtype=torch.int32) if self.isolated else None,
-            self.width,
+            width,
         )
 
 
@@ -130,7 +136,7 @@ def random_model(layers: int, attention: str) -> Any:
 
 
 def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int, layers: int) -> dict[str, float]:
-    """Run whole steps of the loop and return seconds a step and tokens a step."""
+    """Run whole steps of the loop and return tokens a second, and seconds of a step and of the first."""
     from harness.interfaces import TrainingRun
     from harness.training.attention import fastest_kernels, implementation
     from harness.training.checkpoint import Progress
@@ -160,14 +166,15 @@ def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int,
             seconds.append(time.perf_counter() - began)
             tokens.append(loop.progress.tokens - before)
     loop.tell(0.0)
-    kept = seconds[3:] or seconds[-1:]
-    return {"seconds": statistics.median(kept), "tokens": statistics.mean(tokens[3:] or tokens), "first": seconds[0]}
+    rates = [count / span for count, span in zip(tokens, seconds, strict=True)][3:]
+    return {"tok_s": statistics.median(rates), "seconds": statistics.median(seconds[3:]), "first": seconds[0]}
 
 
-def run_trl(microbatch: int, checkpointing: bool, liger: bool, steps: int, layers: int) -> dict[str, float]:
-    """Run TRL's SFTTrainer over rows of 512 random tokens and return seconds a step."""
+def run_trl(microbatch: int, checkpointing: bool, liger: bool, chat: bool, steps: int, layers: int) -> dict[str, float]:
+    """Run TRL's SFTTrainer over rows of random tokens in their order, and return tokens a second and seconds a step."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models
+    from torch.utils.data import SequentialSampler
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
@@ -184,21 +191,30 @@ def run_trl(microbatch: int, checkpointing: bool, liger: bool, steps: int, layer
             torch.cuda.synchronize()
             times.append(time.perf_counter())
 
+    class InOrder(SFTTrainer):  # type: ignore[misc]  # so that each step's tokens are known
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return SequentialSampler(self.train_dataset)
+
     rows = STEP_TOKENS // WIDTH
-    ids = np.random.default_rng(0).integers(0, 128_000, (rows * steps, WIDTH)).tolist()
+    lengths = chat_lengths(rows * steps) if chat else [WIDTH] * (rows * steps)
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(0, 128_000, length).tolist() for length in lengths]
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=microbatch,
         gradient_accumulation_steps=rows // microbatch,
         max_steps=steps, bf16=True, learning_rate=2e-5, gradient_checkpointing=checkpointing, use_liger_kernel=liger,
-        report_to=[], save_strategy="no", logging_steps=1, max_length=WIDTH, packing=False, optim="adamw_torch_fused",
+        report_to=[], save_strategy="no", logging_steps=1, max_length=max(lengths), packing=False,
+        optim="adamw_torch_fused",
         dataset_kwargs={"skip_prepare_dataset": True}, lr_scheduler_type="cosine", warmup_steps=1,
     )  # fmt: skip
-    SFTTrainer(
+    InOrder(
         model=random_model(layers, "sdpa"), args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
         processing_class=made, callbacks=[Clock()],
     ).train()  # fmt: skip
     spans = [after - before for before, after in pairwise(times[1:])]
-    return {"seconds": statistics.median(spans), "tokens": STEP_TOKENS}
+    counts = np.array(lengths).reshape(steps, rows).sum(axis=1)[2:]
+    rates = [int(count) / span for count, span in zip(counts, spans, strict=True)]
+    return {"tok_s": statistics.median(rates), "seconds": statistics.median(spans)}
 
 
 def check_loss() -> dict[str, float]:
@@ -256,22 +272,24 @@ def work(name: str, steps: int, layers: int) -> Callable[[], dict[str, float]]:
     if name == "loss":
         return check_loss
     if name in TRL:
-        microbatch, checkpointing, liger = TRL[name]
-        return lambda: run_trl(microbatch, checkpointing, liger, steps, layers)
+        microbatch, checkpointing, liger, chat = TRL[name]
+        return lambda: run_trl(microbatch, checkpointing, liger, chat, steps, layers)
     if name in OURS:
         microbatch, recompute = OURS[name]
         rows = RandomRows(WIDTH, [[WIDTH]] * 4096, isolated=False)
         return lambda: run_ours(rows, microbatch, STEP_TOKENS // WIDTH, recompute, steps, layers)
-    return lambda: run_ours(chat_rows(name == "chat packed"), 4, 8, "none", steps, layers)
+    packed, batch = CHAT[name]
+    return lambda: run_ours(chat_rows(packed), 4, batch, "none", steps, layers)
 
 
 def chat_rows(packed: bool) -> RandomRows:
-    """Return chat-like documents at 2,048 tokens a row: packed by the project's own best fit, or one a row."""
+    """Return chat-like documents: packed at 2,048 tokens a row by the project's own best fit, or one a row."""
     from harness.training.packing import best_fit
 
     lengths = chat_lengths(4000)
     if not packed:
-        return RandomRows(2048, [[length] for length in lengths], isolated=False)
+        torch._dynamo.config.recompile_limit = 64  # a compilation for each width
+        return RandomRows(None, [[length] for length in lengths], isolated=False)
     rows = best_fit(np.array(lengths), 2048)
     documents: list[list[int]] = [[] for _ in range(int(rows.max()) + 1)]
     for row, length in zip(rows, lengths, strict=True):
@@ -290,10 +308,10 @@ def measure(name: str, steps: int, layers: int) -> None:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     found = work(name, steps, layers)()
-    if "seconds" in found:
-        tokens = found["tokens"] / found["seconds"]
+    if "tok_s" in found:
+        tokens = found["tok_s"]
         flops = Shape.of(shape(layers)).flops(tokens, tokens * (480 if name.startswith("chat") else WIDTH))
-        found |= {"gpus": world, "tok_s": tokens, "mfu": flops / 989e12 / world, "of_matmul": flops / rate / world}
+        found |= {"gpus": world, "mfu": flops / 989e12 / world, "of_matmul": flops / rate / world}
         found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if rank == 0:
         print(json.dumps({"name": name, "matmul_tflops": round(rate / 1e12), **found}), flush=True)
@@ -304,7 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*OURS, *TRL, *CHAT, *CHECKS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=7, help="the first three of them are not counted")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -319,17 +337,8 @@ def main() -> None:
             continue
         many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(given.gpus)]
         launcher = many if given.gpus > 1 and name not in TRL else []
-        words = [
-            sys.executable,
-            *launcher,
-            __file__,
-            "--one",
-            name,
-            "--steps",
-            str(given.steps),
-            "--layers",
-            str(given.layers),
-        ]
+        sizes = ["--steps", str(given.steps), "--layers", str(given.layers)]
+        words = [sys.executable, *launcher, __file__, "--one", name, *sizes]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"name"')]
         print(lines[-1] if lines else f"{name}: failed with exit status {done.returncode}", flush=True)

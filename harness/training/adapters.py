@@ -1,69 +1,206 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) through peft: a frozen model with small trained matrices beside it.
 
-A checkpoint holds the merged weights, so that it is an ordinary model; the adapter itself lies in ``training/``, beside
-the optimizer's state, and goes on from there on the model that it was begun on.
+The frozen model may be held in 4 bits (QLoRA, arXiv:2305.14314) through bitsandbytes: NF4 with double quantisation.
+
+A checkpoint holds the merged weights, so that it is an ordinary model; the adapter itself lies in ``adapter/``, in
+peft's format. A 4-bit base is merged as the training saw it, from its 4-bit values: that is the model whose validation
+loss was measured, where the adapter on top of the original weights would be another one.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.training.parallel import like, whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from harness.training.options import TrainingOptions
 
+ADAPTER = "adapter"
+
 _NAME = "default"
+_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 
 
-def add_adapter(lm: Any, options: TrainingOptions, world: int) -> None:
-    """Freeze `lm` and put an adapter beside its linear layers (those that the options name, by default all but the
-    output layer); its values depend on the seed alone.
+def adapter_config(options: TrainingOptions) -> Any:
+    """Return peft's configuration of the adapter that the options ask for, None where they ask for none.
 
-    Raises ConfigError where peft is not installed, a layer has no such name, or several GPUs train together.
+    Raises ConfigError where peft is not installed.
     """
-    import torch
-
-    if world > 1:
-        raise ConfigError(f"lora_rank={options.lora_rank}: adapters are trained on one GPU; start a single process")
+    if not options.lora_rank:
+        return None
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        with _nothing_fetched():
+            from peft import LoraConfig
     except ImportError as error:
         raise ConfigError("lora_rank needs peft: pip install 'posttrain-harness[lora]'") from error
-    config = LoraConfig(
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha,
-        target_modules=list(options.lora_targets) or "all-linear",
+    targets = list(options.lora_targets) or "all-linear"
+    return LoraConfig(r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def quantization(options: TrainingOptions, dtype: torch.dtype, world: int) -> Any:
+    """Return transformers' configuration of a 4-bit base computed in `dtype`, None where the options ask for none.
+
+    Raises ConfigError where bitsandbytes is not installed or several GPUs train together.
+    """
+    if not options.base_bits:
+        return None
+    if world > 1:
+        raise ConfigError(
+            f"base_bits={options.base_bits} trains on one GPU; start a single process, or give base_bits=0"
+        )
+    try:
+        with _nothing_fetched():
+            import bitsandbytes  # noqa: F401
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise ConfigError("base_bits needs bitsandbytes: pip install 'posttrain-harness[qlora]'") from error
+    configure: Any = BitsAndBytesConfig  # untyped
+    return configure(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
+
+
+@contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """Keep bitsandbytes, which peft imports too, from fetching compiled code from the hub and running it on a CPU."""
+    before = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would warn of that
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = before
+
+
+def settle_quantized(lm: Any) -> None:
+    """Make a model with 4-bit layers an ordinary one to everything but these layers."""
+    lm.hf_quantizer.remove_quantization_config(lm)
+    for module in lm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # it repacks weights in evaluation, which training cannot read
+
+
+def add_adapter(lm: Any, config: Any, dtype: torch.dtype, seed: int) -> None:
+    """Freeze `lm` and put an adapter in `dtype` beside the linear layers that `config` names; `seed` alone decides it.
+
+    Raises ConfigError where a layer has no such name or is not linear.
+    """
+    import torch
+    from peft import inject_adapter_in_model
+
+    given = config.target_modules
+    asked = given if isinstance(given, str) else sorted(given)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         try:
             inject_adapter_in_model(config, lm, _NAME)
         except ValueError as error:
-            raise ConfigError(f"lora_targets={list(options.lora_targets)}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"lora_targets={asked}: {str(error).splitlines()[0]}") from error
+    for name, layer in _adapted(lm).items():
+        if _NAME not in layer.lora_A:
+            raise ConfigError(f"lora_targets={asked}: {name} is not a linear layer")
+        for part in (layer.lora_A, layer.lora_B):
+            part.to(dtype)
 
 
 def adapter_weights(lm: Any) -> dict[str, Tensor]:
     """Return the adapter's parameters by name; empty for a model without one."""
-    return {name: parameter.detach() for name, parameter in lm.named_parameters() if ".lora_" in name}
+    return {name: tensor.detach() for name, tensor in lm.state_dict(keep_vars=True).items() if ".lora_" in name}
 
 
-def merged(lm: Any) -> dict[str, Tensor]:
-    """Return the state of the model that base and adapter come to, under the base model's names and in its dtype.
+def adapter_card(lm: Any, base: str) -> str:
+    """Return the content of peft's adapter_config.json for the adapter of a model trained from `base`."""
+    card = {**lm.peft_config[_NAME].to_dict(), "base_model_name_or_path": base, "inference_mode": True}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in card.items()}
+    return json.dumps(plain, indent=2, sort_keys=True) + "\n"
 
-    Products and sums are computed in fp32 and rounded once; the model itself is not touched.
-    """
-    state: dict[str, Tensor] = {}
-    layers = {name: module for name, module in lm.named_modules() if hasattr(module, "lora_A")}
-    for key, tensor in lm.state_dict().items():
-        if ".lora_" in key:
+
+def save_adapter(folder: Path, weights: Mapping[str, Tensor], card: str) -> None:
+    """Write an adapter as peft reads it, from its parameters by name and its card."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    named = {_PREFIX + name.replace(f".{_NAME}.", "."): tensor.contiguous() for name, tensor in weights.items()}
+    save_file(named, folder / _WEIGHTS, metadata={"format": "pt"})
+    (folder / _CONFIG).write_text(card, encoding="utf-8")
+
+
+def restore_adapter(folder: Path, lm: Any) -> None:
+    """Put an adapter that `save_adapter` wrote in the place of the model's own."""
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / _WEIGHTS)
+    for name, tensor in adapter_weights(lm).items():
+        tensor.copy_(like(saved[_PREFIX + name.replace(f".{_NAME}.", ".")], tensor))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of the model that base and adapter come to: the base's, and the adapted layer that it belongs to."""
+
+    tensor: Tensor
+    layer: Any = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the ordinary model."""
+        kept = getattr(self.tensor, "quant_state", None)
+        return int(self.tensor.nbytes if kept is None else kept.shape.numel() * kept.dtype.itemsize)
+
+    def whole(self) -> Tensor:
+        """Return it merged, in the base's dtype, from the shards of all ranks, which must all ask.
+
+        Products and sums are computed in fp32 and rounded once; the model itself is not touched.
+        """
+        base = whole(_dequantized(self.tensor))
+        if self.layer is None or _NAME not in self.layer.lora_A:
+            return base
+        first, second = (whole(part[_NAME].weight.detach()).float() for part in (self.layer.lora_A, self.layer.lora_B))
+        scale: float = self.layer.scaling[_NAME]
+        return (base.float() + scale * (second @ first)).to(base.dtype)
+
+
+def ordinary(lm: Any) -> dict[str, Weight]:
+    """Return what an ordinary model of the same outputs consists of, by the names that it has there."""
+    adapted = _adapted(lm)
+    state = lm.state_dict(keep_vars=True)  # which makes FSDP put back the shards that its parameters stand for
+    own = {name for named in (lm.named_parameters, lm.named_buffers) for name, _ in named(remove_duplicate=False)}
+    found: dict[str, Weight] = {}
+    for key, tensor in state.items():
+        if ".lora_" in key or key not in own:  # a 4-bit layer's state has more entries than tensors of the model
             continue
-        name, _, kind = key.rpartition(".base_layer.")
-        if name and kind == "weight":
-            module = layers[name]
-            first, second = (getattr(module, part)[_NAME].weight.detach().float() for part in ("lora_A", "lora_B"))
-            tensor = (tensor.float() + module.scaling[_NAME] * (second @ first)).to(tensor.dtype)
-        state[f"{name}.{kind}" if name else key] = tensor
-    return state
+        name, inside, kind = key.rpartition(".base_layer.")
+        if inside:
+            found[f"{name}.{kind}"] = Weight(tensor, adapted[name] if kind == "weight" else None)
+        else:
+            found[key] = Weight(tensor)
+    return found
+
+
+def _adapted(lm: Any) -> dict[str, Any]:
+    return {name: module for name, module in lm.named_modules() if hasattr(module, "lora_A")}
+
+
+def _dequantized(tensor: Tensor) -> Tensor:
+    kept = getattr(tensor, "quant_state", None)
+    if kept is None:
+        return tensor.detach()
+    from bitsandbytes.functional import dequantize_4bit
+
+    found: Tensor = dequantize_4bit(tensor.data, kept)
+    return found

@@ -2,7 +2,9 @@
 
 One function serves every model that takes transformers' attention interface. Under a name that has no mask of its own
 in transformers, models hand it their queries, keys and values, and the borders of the documents as ``cu_seq_lens_q``.
-Rows without borders go to causal scaled-dot-product attention, where cuDNN's kernels are the fastest on Hopper.
+With ``keys`` a document sees others before its own (`harness.training.batch.Batch`), between the borders
+``cu_seq_lens_k``. Rows without borders go to causal scaled-dot-product attention, where cuDNN's kernels are the fastest
+on Hopper.
 """
 
 from __future__ import annotations
@@ -63,19 +65,25 @@ def _sdpa(
 ) -> tuple[Tensor, None]:
     """Attend causally within each document; query [rows, heads, width, size], output [rows, width, heads, size]."""
     _refuse_unsupported(attention_mask, query.shape[2], options)
-    borders = options.get("cu_seq_lens_q")
-    scale = options.get("scaling")
+    borders, keys = options.get("cu_seq_lens_q"), options.get("keys")
+    if keys is not None:
+        key, value = key[:, :, keys], value[:, :, keys]
 
-    def attend(part: slice) -> Tensor:
+    def attend(own: slice, seen: slice) -> Tensor:
+        parts = query[:, :, own], key[:, :, seen], value[:, :, seen]
+        mask, lengths = None, (parts[0].shape[2], parts[1].shape[2])
+        if lengths[0] != lengths[1]:  # the last query sees every key, the one before it one less, …
+            mask = torch.ones(lengths, dtype=torch.bool, device=query.device).tril(lengths[1] - lengths[0])
         return F.scaled_dot_product_attention(
-            query[:, :, part], key[:, :, part], value[:, :, part], is_causal=True, scale=scale,
+            *parts, attn_mask=mask, is_causal=mask is None, scale=options.get("scaling"),
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
 
     if borders is None:
-        return attend(slice(None)).transpose(1, 2), None
-    ends = borders.tolist()
-    parts = [attend(slice(start, end)) for start, end in pairwise(ends) if end > start]
+        return attend(slice(None), slice(None)).transpose(1, 2), None
+    own = [slice(*ends) for ends in pairwise(borders.tolist())]
+    seen = own if keys is None else [slice(*ends) for ends in pairwise(options["cu_seq_lens_k"].tolist())]
+    parts = [attend(*both) for both in zip(own, seen, strict=True) if both[0].stop > both[0].start]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
@@ -87,12 +95,14 @@ def _varlen(
     borders = options.get("cu_seq_lens_q")
     if borders is None:
         return _sdpa(module, query, key, value, attention_mask, **options)
-    longest = options["max_length_q"]
+    longest, keys, key_borders = options["max_length_q"], options.get("keys"), borders
     _refuse_unsupported(attention_mask, longest, options)
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    if keys is not None:
+        key, value, key_borders = key[keys], value[keys], options["cu_seq_lens_k"]
     result = kernel(
-        query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1),
-        borders, borders, longest, longest, window_size=(-1, 0), scale=options.get("scaling"),
-    )  # fmt: skip
+        query, key, value, borders, key_borders, longest, longest, window_size=(-1, 0), scale=options.get("scaling")
+    )
     return result[None], None
 
 

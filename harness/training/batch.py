@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.training.tokens import permutation
 
@@ -19,15 +20,21 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Ints: TypeAlias = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of one microbatch, all tensors on one device.
 
     `input_ids`, `labels` and `position_ids` are int64 [rows, width]. A label is the token that should follow, -100
-    where none counts. `borders` (int32, [documents + 1]) holds where documents begin in the flattened rows and their
-    end; attention must not cross them. None stands for plain causal rows. `longest` bounds the length of a document.
-    `extra` holds what a loss needs beside them.
+    where none counts; a loss that names the positions of its labels in `extra` may have another number of them.
+    `borders` (int32, [documents + 1]) holds where documents begin in the flattened rows and their end; attention must
+    not cross them. None stands for plain causal rows. `longest` bounds the length of a document. `extra` holds what a
+    loss needs beside them.
+
+    A document may go on from a part of another: where `keys` is given (int64 [keys], places in the flattened rows),
+    document d sees ``keys[key_borders[d] : key_borders[d + 1]]``, of which the last are its own, `longest` at most.
     """
 
     input_ids: Tensor
@@ -36,31 +43,37 @@ class Batch:
     borders: Tensor | None
     longest: int
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    keys: Tensor | None = None
+    key_borders: Tensor | None = None
 
     @property
     def squares(self) -> int:
         """The sum of the squares of the documents' lengths, which attention costs; asked for on the CPU."""
         if self.borders is None:
             return int(self.input_ids.numel() * self.input_ids.shape[1])
-        return int((np.diff(self.borders.numpy()).astype(np.int64) ** 2).sum())
+        own = np.diff(self.borders.numpy()).astype(np.int64)
+        seen = own if self.key_borders is None else np.diff(self.key_borders.numpy())
+        return int((own * (2 * seen - own)).sum())
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; the copy to a GPU runs beside the computation."""
 
         def moved(tensor: Tensor) -> Tensor:
-            if device.type != "cuda":
-                return tensor.to(device)
+            if device.type != "cuda" or tensor.is_cuda:
+                return tensor.to(device, non_blocking=device.type == "cuda")
             return tensor.pin_memory().to(device, non_blocking=True)
 
-        borders = self.borders
-        if borders is not None and device.type == "cuda":
-            borders = _padded(borders)
+        borders, key_borders = self.borders, self.key_borders
+        if device.type == "cuda":
+            borders, key_borders = (None if one is None else _padded(one) for one in (borders, key_borders))
         return replace(
             self,
             input_ids=moved(self.input_ids),
             labels=moved(self.labels),
             position_ids=moved(self.position_ids),
             borders=None if borders is None else moved(borders),
+            keys=None if self.keys is None else moved(self.keys),
+            key_borders=None if key_borders is None else moved(key_borders),
             extra={name: moved(tensor) for name, tensor in self.extra.items()},
         )
 
@@ -74,18 +87,25 @@ def _padded(borders: Tensor) -> Tensor:
 
 
 class Rows(Protocol):
-    """A data set as the loop sees it."""
+    """A data set as the loop sees it.
+
+    `weights` says how much each row counts in the loss: its label tokens, or 1 for a pair. `tokens` says how many
+    tokens each row really holds, padding left out.
+    """
+
+    weights: Ints
+    tokens: Ints
 
     def __len__(self) -> int:
         """The number of rows."""
 
-    @property
-    def weights(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How much each row counts in the loss: its label tokens, or 1 for a pair."""
+    def step(self, batch_size: int, seed: int, step: int) -> list[int]:
+        """Return the rows of optimizer step `step`, as `step_rows` does."""
+        return step_rows(len(self), batch_size, seed, step)
 
-    @property
-    def tokens(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How many tokens each row really holds, padding left out."""
+    def microbatches(self, rows: Sequence[int], size: int, rank: int, world: int) -> Iterator[Sequence[int]]:
+        """Yield this rank's share of `rows`, as `microbatches` does: to every rank the same number of parts."""
+        return microbatches(rows, size, rank, world)
 
     def batch(self, indices: Sequence[int], rows: int) -> Batch:
         """Return the rows at `indices`, with rows that count nothing behind them up to `rows` in all."""
@@ -95,7 +115,7 @@ class Rows(Protocol):
 
 
 @lru_cache(maxsize=2)  # an epoch's order of a million rows takes 8 MB
-def order(length: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def order(length: int, seed: int, epoch: int) -> Ints:
     """Return the rows' order in an epoch, counted from 0: a permutation that depends on these three alone."""
     return permutation(length, seed, epoch)
 

@@ -10,7 +10,10 @@
 
 A checkpoint is written beside its place and renamed into it. Its manifest, written last, tells a whole one from a
 damaged one. `training/` holds the optimizer's state, sharded, in torch's distributed format, which any number of ranks
-can read.
+can read. A model with an adapter has it in ``adapter/`` too.
+
+The training goes on while a checkpoint is written: what it changes is first copied to the host's memory. Where that
+has no room for the copies, the training waits instead.
 """
 
 from __future__ import annotations
@@ -23,26 +26,30 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import torch
 
-from harness.engines.models import quiet
+from harness.engines.models import first_line, quiet
 from harness.errors import RunError
 from harness.prompts import CHECKPOINT_FILE
-from harness.training.adapters import adapter_weights
+from harness.training.adapters import ADAPTER, adapter_card, adapter_weights, ordinary, restore_adapter, save_adapter
+from harness.training.background import Background, Copies, copies_fit, local_bytes
 from harness.training.network import Network
 from harness.training.optim import Optimizer
-from harness.training.parallel import Ranks
-from harness.training.weights import save_weights
+from harness.training.parallel import Ranks, copied, whole
+from harness.training.weights import Keep, Weights
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
 TRAINING, MANIFEST, METRICS = "training.json", "manifest.json", "metrics.jsonl"
-_STATE, _ADAPTER = "training", "adapter.safetensors"
+_STATE = "training"
 
 _WHOLE = 8 << 20  # files up to this size are digested in full
 _PIECES, _PIECE = 256, 4096  # of larger ones so many pieces of so many bytes
@@ -53,8 +60,8 @@ class Progress:
     """How far a training has come.
 
     `step` counts optimizer steps taken, `tokens` those seen, `seconds` the time spent. `best` is the best validation
-    figure so far and `best_step` when it was reached. `pending` holds what has been summed up since the last line of
-    metrics.
+    figure so far and `best_step` when it was reached; `stale` counts the validations since. `pending` holds what has
+    been summed up since the last line of metrics.
     """
 
     step: int = 0
@@ -62,6 +69,7 @@ class Progress:
     seconds: float = 0.0
     best: float | None = None
     best_step: int | None = None
+    stale: int = 0
     pending: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -76,8 +84,13 @@ class Checkpoints:
     def __init__(
         self, folder: Path, ranks: Ranks, *, identity: Mapping[str, Any], card: Mapping[str, Any], tokenizer: Any
     ) -> None:
-        self.folder, self._ranks, self._card, self._tokenizer = folder, ranks, card, tokenizer
+        self.folder, self._ranks, self._card, self._tokenizer = folder, ranks.apart(), card, tokenizer
         self._lock: BinaryIO | None = None
+        self._background, self._copies = Background(), Copies(ranks.device)
+        self._beside: bool | None = None
+        self._descriptions: dict[str, bytes] | None = None
+        for category in (UserWarning, FutureWarning):  # what torch's writer says of itself, in whatever thread
+            warnings.filterwarnings("ignore", category=category, module=r"torch\.distributed\.checkpoint")
         try:
             with self._together():
                 if ranks.main:
@@ -113,6 +126,22 @@ class Checkpoints:
             if before.get(key) != identity.get(key):
                 change = f"{key} was {_short(before.get(key))} and is {_short(identity.get(key))}"
                 raise RunError(f"{self.folder} is of another training ({change}); give another out=")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None or issubclass(kind, Exception):  # whoever presses Ctrl-C again does not want to wait
+                self.finish()
+        except RunError as problem:
+            if error is None:
+                raise
+            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -152,42 +181,66 @@ class Checkpoints:
 
     def restore(self, checkpoint: Path, network: Network, optimizer: Optimizer) -> Progress:
         """Load optimizer, random states and adapter, if any, from a checkpoint and return how far it had come."""
-        from safetensors.torch import load_file
         from torch.distributed.checkpoint.filesystem import FileSystemReader
         from torch.distributed.checkpoint.state_dict_loader import load
 
         state = checkpoint / _STATE
         content = json.loads((state / "progress.json").read_text())
-        with _dcp_warnings():
-            reader = FileSystemReader(state / "optimizer")
-            load(optimizer.state, storage_reader=reader, no_dist=self._ranks.world == 1)
+        reader = FileSystemReader(state / "optimizer")
+        load(optimizer.state, storage_reader=reader, no_dist=self._ranks.world == 1)
         progress = Progress(**content)
         optimizer.steps = progress.step
-        adapter = adapter_weights(network.lm)
-        if adapter:
-            saved = load_file(state / _ADAPTER)
-            for name, tensor in adapter.items():
-                tensor.copy_(saved[name])
+        if adapter_weights(network.lm):
+            restore_adapter(checkpoint / ADAPTER, network.lm)
         random = state / _random_file(self._ranks)
         if random.exists():  # of another number of ranks, the others start with their seeds
             _set_random_states(random)
         return progress
 
-    def save_last(self, network: Network, optimizer: Optimizer, progress: Progress) -> None:
-        """Replace `last/`, keeping what was there as `previous/`."""
+    @property
+    def failed(self) -> bool:
+        """Whether a checkpoint could not be written and `finish` has not said so yet."""
+        return self._background.failed
 
-        def state(folder: Path) -> None:
-            self._save_state(folder / _STATE, network, optimizer, progress)
+    def save(self, network: Network, optimizer: Optimizer, progress: Progress, places: Sequence[str]) -> None:
+        """Take all that belongs to a checkpoint as it is now, and begin to put it in the `places`, BEST or LAST.
 
-        self._save(LAST, network, state)
-        self._ranks.wait()
+        What was in LAST becomes PREVIOUS. Returns when training may change everything again; a checkpoint that is being
+        written still is waited for first. Raises RunError if that one could not be written.
+        """
+        self.finish()
+        if self._beside is None:
+            weights = sum(weight.size for weight in ordinary(network.lm).values()) // self._ranks.world
+            self._beside = copies_fit(weights + sum(map(local_bytes, optimizer.state.values())), self._ranks)
+            if not self._beside and self._ranks.main:
+                print("note: too little memory for copies; training waits for checkpoints", file=sys.stderr, flush=True)
+        keep = self._copies.keep if self._beside else None
+        parts: list[Callable[[Path], None]] = [Weights(network, self._ranks, keep).write]
+        adapter = {name: whole(tensor).to("cpu", copy=True) for name, tensor in adapter_weights(network.lm).items()}
+        if adapter and self._ranks.main:
+            card = adapter_card(network.lm, self._card.get("base_model", ""))
+            parts.append(lambda folder: save_adapter(folder / ADAPTER, adapter, card))
+        state = self._state(optimizer, progress, keep) if LAST in places else None
+        if self._ranks.main and self._descriptions is None:
+            self._descriptions = _descriptions(self._tokenizer, self._card)
+        self._copies.wait()
+        work = partial(self._write, places, parts, state)
+        if self._beside:
+            self._background.start(work)
+        else:
+            work()
 
-    def save_best(self, network: Network) -> None:
-        """Replace `best/`."""
-        self._save(BEST, network, lambda folder: None)
-        self._ranks.wait()
+    def finish(self) -> None:
+        """Return when nothing is being written any more; raise RunError if it could not be."""
+        self._background.finish()
 
-    def _save(self, name: str, network: Network, more: Callable[[Path], None]) -> None:
+    def _write(
+        self, places: Sequence[str], parts: Sequence[Callable[[Path], None]], state: Callable[[Path], None] | None
+    ) -> None:
+        for name in sorted(places):  # the best before the last, from which it could be made again
+            self._replace(name, [*parts, state] if state and name == LAST else parts)
+
+    def _replace(self, name: str, parts: Sequence[Callable[[Path], None]]) -> None:
         new = self.folder / f"{name}.new"
         with self._together():
             if self._ranks.main:
@@ -195,36 +248,47 @@ class Checkpoints:
                 new.mkdir(parents=True)
         try:
             with self._together():
-                save_weights(network, new, self._ranks)
-                more(new)
+                for write in parts:
+                    write(new)
         except RunError:
             if self._ranks.main:
                 _remove(new)  # on a full disk, half a checkpoint takes what the next one needs
             raise
         with self._together():
             if self._ranks.main:
-                with quiet():
-                    self._tokenizer.save_pretrained(new)
-                (new / CHECKPOINT_FILE).write_text(json.dumps(self._card, indent=2) + "\n")
+                for file, content in (self._descriptions or {}).items():
+                    (new / file).parent.mkdir(exist_ok=True)
+                    (new / file).write_bytes(content)
                 _write_manifest(new)
                 self._settle(name, PREVIOUS if name == LAST else f"{BEST}.old")
                 self._link(BEST if (self.folder / BEST).exists() else LAST)
 
-    def _save_state(self, folder: Path, network: Network, optimizer: Optimizer, progress: Progress) -> None:
+    def _state(self, optimizer: Optimizer, progress: Progress, keep: Keep | None) -> Callable[[Path], None]:
+        """Return what writes the state of a training that a model folder does not hold, as it is now."""
         from safetensors.torch import save_file
+        from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.filesystem import FileSystemWriter
         from torch.distributed.checkpoint.state_dict_saver import save
 
-        folder.mkdir(exist_ok=True)
-        save_file(_random_states(self._ranks.device), folder / _random_file(self._ranks))
-        with _dcp_warnings():
+        ranks, random = self._ranks, _random_states(self._ranks.device)
+        text = json.dumps(dataclasses.asdict(progress), indent=2) + "\n"
+        state = optimizer.state
+        if keep is not None:
+            state = {name: copied(tensor, partial(keep, name)) for name, tensor in state.items()}
+
+        def write(checkpoint: Path) -> None:
+            folder = checkpoint / _STATE
+            folder.mkdir(exist_ok=True)
+            save_file(random, folder / _random_file(ranks))
             writer = FileSystemWriter(folder / "optimizer")
-            save(optimizer.state, storage_writer=writer, no_dist=self._ranks.world == 1)
-        adapter = adapter_weights(network.lm)
-        if adapter:
-            save_file({name: tensor.contiguous() for name, tensor in adapter.items()}, folder / _ADAPTER)
-        if self._ranks.main:
-            (folder / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=2) + "\n")
+            try:
+                save(state, storage_writer=writer, process_group=ranks.group, no_dist=ranks.world == 1)
+            except CheckpointException as error:
+                raise _as_os_error(error, folder) from error
+            if ranks.main:
+                (folder / "progress.json").write_text(text)
+
+        return write
 
     def _settle(self, name: str, old: str) -> None:
         """Put ``NAME.new`` in the place of NAME if it is whole; what was there becomes `old`.
@@ -267,6 +331,7 @@ class Checkpoints:
         except Exception as error:  # torch's own writer wraps what the file system says
             problem = _cannot_write(self.folder, error)
             if problem is None:
+                self._ranks.gathered(f"rank {self._ranks.rank} failed: {first_line(error)}")
                 raise
         problems = [found for found in self._ranks.gathered(problem) if found]
         if problems:
@@ -319,6 +384,16 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _descriptions(tokenizer: Any, card: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the files of a checkpoint that never change: the tokenizer's and harness.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet():
+            tokenizer.save_pretrained(folder)
+        (Path(folder) / CHECKPOINT_FILE).write_text(json.dumps(card, indent=2) + "\n")
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def _random_file(ranks: Ranks) -> str:
     return f"random-{ranks.rank:05d}-of-{ranks.world:05d}.safetensors"
 
@@ -339,15 +414,6 @@ def _set_random_states(path: Path) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-@contextmanager
-def _dcp_warnings() -> Iterator[None]:
-    """Keep off the screen what torch's writer says about itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.distributed\.checkpoint")
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.checkpoint")
-        yield
-
-
 def _cannot_write(folder: Path, error: Exception) -> str | None:
     """Return the one line for an error that comes from the file system, or None for any other."""
     cause: BaseException | None = error
@@ -360,6 +426,17 @@ def _cannot_write(folder: Path, error: Exception) -> str | None:
     remedy = "free some space and give the same command again" if full else "mend it, or give another out="
     reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else text.splitlines()[0]
     return f"cannot write the checkpoint in {folder}: {reason}; {remedy}; the checkpoint before it is kept"
+
+
+def _as_os_error(error: Any, folder: Path) -> OSError:
+    """Return what the file system said behind torch's CheckpointException, which is no Exception to Python.
+
+    Its zip writer hides a full disk behind a complaint about positions, and another rank's error has lost its cause.
+    """
+    if shutil.disk_usage(folder).free < 1 << 20:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    inner, _ = next(iter(error.failures.values()))
+    return OSError(errno.EIO, first_line(inner))
 
 
 def _remove(folder: Path) -> None:

@@ -10,28 +10,33 @@ from harness.training.metrics import read_metrics
 
 
 def draw(metrics: Path, folder: Path, title: str) -> list[Path]:
-    """Draw loss, validation and learning rate of a metrics.jsonl as ``curve.png`` and ``curve.svg`` in `folder`.
+    """Draw what a metrics.jsonl says was learnt, and the learning rate, as ``curve.png`` and ``curve.svg`` in `folder`.
 
-    Returns the files; none where there is nothing to draw. Raises ImportError where matplotlib is not installed.
+    Metrics of one kind share a panel (loss, accuracies, rewards), those of validation as dots. Returns the files; none
+    where there is nothing to draw. Raises ImportError where matplotlib is not installed.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = list(read_metrics(metrics))
-    names = [name for name in dict.fromkeys(key for line in lines for key in line) if _belongs(name)]
-    if not names:
+    panels: dict[str, list[str]] = {}
+    for name in sorted({key for line in lines for key in line}):
+        if panel := _panel(name):
+            panels.setdefault(panel, []).append(name)
+    if not panels:
         return []
-    groups = dict.fromkeys(name.rpartition("/")[2] if name.startswith("validation/") else name for name in names)
-    figure = Figure(figsize=(8, 2.6 * (len(groups) + 1)), layout="constrained")
+    figure = Figure(figsize=(10, 2.6 * (len(panels) + 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(len(groups) + 1, 1, sharex=True)
-    for axis, group in zip(axes, [*groups, "learning_rate"], strict=True):
-        for name, style in ((group, "-"), (f"validation/{group}", "o-")):
+    axes: Any = figure.subplots(len(panels) + 1, 1, sharex=True)
+    for axis, panel in zip(axes, [*sorted(panels, key=_place), "learning_rate"], strict=True):
+        for name in panels.get(panel, [panel]):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
+                style = "o-" if name.startswith("validation/") else "-"
                 axis.plot(*zip(*points, strict=True), style, label=name, linewidth=1.2, markersize=3)
         axis.grid(alpha=0.3)
-        axis.legend(loc="best", frameon=False)
+        if axis.lines:
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
     axes[0].set_title(title)
     axes[-1].set_xlabel("step")
     made = []
@@ -43,6 +48,25 @@ def draw(metrics: Path, folder: Path, title: str) -> list[Path]:
     return made
 
 
-def _belongs(name: str) -> bool:
-    """Return whether a metric is drawn: what is learnt, not how fast."""
-    return name.rpartition("/")[2] == "loss" or "/" in name or name == "accuracy"
+def _panel(name: str) -> str | None:
+    """Return the panel that a metric is drawn in, None for one that is not drawn.
+
+    Drawn is what is learnt, not how fast; of single files only how accurate the model is on their validation data.
+
+    >>> [_panel(name) for name in ("loss", "validation/loss", "rewards/margins", "rewards/accuracies", "mfu")]
+    ['loss', 'loss', 'rewards', 'accuracy', None]
+    >>> [_panel(name) for name in ("accuracy/file", "validation/accuracy/file", "validation/rewards/margins/file")]
+    [None, 'accuracy', None]
+    """
+    bare = name.removeprefix("validation/")
+    kind, _, rest = bare.partition("/")
+    validation = bare != name
+    if kind == "accuracy":
+        return kind if validation or not rest else None
+    if "/" in rest or not (rest or validation or kind == "loss"):
+        return None
+    return "accuracy" if "accurac" in rest else kind
+
+
+def _place(panel: str) -> tuple[bool, str]:
+    return panel != "loss", panel

@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,16 +26,19 @@ from harness.errors import DataError, RunError
 from harness.interfaces import TrainingRun
 from harness.training import curves
 from harness.training.attention import fastest_kernels
-from harness.training.batch import Rows, microbatches, step_rows, steps_in_epoch
-from harness.training.checkpoint import METRICS, Checkpoints, Progress
+from harness.training.batch import Rows, steps_in_epoch
+from harness.training.checkpoint import BEST, LAST, METRICS, Checkpoints, Progress
 from harness.training.memory import Shape
-from harness.training.metrics import Metrics, duration, peak_flops
+from harness.training.metrics import Metrics, duration, means, peak_flops
 from harness.training.network import Network, Objective, load_network
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, join, leave, whole
 from harness.training.schedule import learning_rate
 from harness.types import RunInfo
+
+#: What the ranks tell each other after each step; the larger word wins.
+_STOP, _FAILED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Job:
     `objective` computes the loss of a microbatch of `rows`, and of `validation` where there is any. `packed` says that
     rows hold documents that must not see each other. `identity` is all that the outcome depends on beside the options,
     `card` the content of harness.json. `best` names the metric whose validation figure picks ``best/``: the lowest, or
-    the highest if `highest`.
+    the highest if `highest`. With `baseline` there is a validation before the first step too; it picks nothing.
+    `prepare` is called before the model is loaded, with the output folder held, for what the objective needs.
     """
 
     run: TrainingRun
@@ -59,6 +63,8 @@ class Job:
     card: Mapping[str, Any]
     best: str = "loss"
     highest: bool = False
+    baseline: bool = False
+    prepare: Callable[[Ranks], None] = lambda ranks: None
 
     @property
     def steps(self) -> int:
@@ -86,14 +92,16 @@ def train(job: Job) -> Path:
     checkpoints = Checkpoints(
         job.run.out, ranks, identity=job.identity, card=job.card, tokenizer=job.tokenizer
     )  # fmt: skip
-    with closing(checkpoints), Signals() as signals, fastest_kernels(ranks.device):
+    with checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()
-        source = job.run.model if start is None or options.lora_rank else str(start)  # an adapter stays on its base
-        network = load_network(source, options, ranks, packed=job.packed)
-        optimizer = make_optimizer(network, options)
-        progress = Progress() if start is None else checkpoints.restore(start, network, optimizer)
-        loop = Loop(job, ranks, network, optimizer, checkpoints, progress, signals)
-        loop.run()
+        job.prepare(ranks)
+        with Signals() as signals:
+            source = job.run.model if start is None or options.lora_rank else str(start)  # an adapter stays on its base
+            network = load_network(source, options, ranks, packed=job.packed)
+            optimizer = make_optimizer(network, options)
+            progress = Progress() if start is None else checkpoints.restore(start, network, optimizer)
+            loop = Loop(job, ranks, network, optimizer, checkpoints, progress, signals)
+            loop.run()
     leave()
     if signals.caught == signal.SIGINT:
         raise KeyboardInterrupt
@@ -131,6 +139,7 @@ class Loop:
         self.began = self.logged = time.monotonic()
         self.first = self.logged_step = progress.step
         self.window = self.squares = 0  # tokens, and squares of document lengths, since the last line
+        self.asked: Callable[[], int] | None = None
 
     def run(self) -> None:
         """Train to the end, or until a signal comes."""
@@ -142,12 +151,18 @@ class Loop:
             if progress.step:
                 self._say(f"going on behind step {progress.step:,} of {job.steps:,}")
         try:
-            while progress.step < job.steps:
+            if job.baseline and job.validation is not None and progress.step == 0:
+                self.validate()
+            while not self.over:
                 self.step()
-                if self._interrupted():
-                    self.save()
+                if self._interrupted() and not self.over:
+                    self.save(LAST)
+                    self._settle()
                     self._say(f"saved after step {progress.step:,}; the same command goes on from there")
                     return
+            self._settle()
+            if progress.step < job.steps:
+                self._say(f"stopped: {progress.stale} validations in a row were no better than the best")
             if self.ranks.main:
                 self._draw()
                 self._say(f"done: {progress.step:,} steps in {duration(progress.seconds)}, {job.run.out}")
@@ -155,10 +170,15 @@ class Loop:
             if self.metrics is not None:
                 self.metrics.close()
 
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to do: all steps are taken, or validations are no better any more."""
+        return self.progress.step >= self.job.steps or 0 < self.options.patience <= self.progress.stale
+
     def step(self) -> None:
         """Take one optimizer step, and validate, save and tell as far as it is time."""
         options, progress, rows = self.options, self.progress, self.job.rows
-        indices = step_rows(len(rows), options.batch_size, options.seed, progress.step)
+        indices = rows.step(options.batch_size, options.seed, progress.step)
         rate = learning_rate(
             progress.step, self.job.steps, options.learning_rate, schedule=options.schedule, warmup=options.warmup
         )
@@ -169,19 +189,21 @@ class Loop:
         progress.step, progress.tokens, self.window = progress.step + 1, progress.tokens + tokens, self.window + tokens
         for name, value in {**sums, "weight": torch.tensor(float(weight), device=self.ranks.device)}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        last = progress.step == self.job.steps
-        if last or progress.step % options.log_every == 0:
+        if self.over or _due(progress.step, options.log_every):
             self.tell(rate)
-        if self.job.validation is not None and (last or _due(progress.step, options.validate_every)):
-            self.validate(self.job.validation)
-        if last or _due(progress.step, options.save_every):
-            self.save()
+        validates = self.job.validation is not None and (self.over or _due(progress.step, options.validate_every))
+        best = [BEST] if validates and self.validate() else []
+        if self.over and self.sums:  # it ends between two lines
+            self.tell(rate)
+        last = [LAST] if self.over or _due(progress.step, options.save_every) else []
+        if best or last:
+            self.save(*best, *last)
 
     def backward(self, indices: Sequence[int], scale: float) -> dict[str, Tensor]:
         """Compute the gradients of a step's rows and return the sums of its metrics over all ranks."""
         options, ranks = self.options, self.ranks
         sums: dict[str, Tensor] = {}
-        for part in microbatches(indices, options.microbatch_size, ranks.rank, ranks.world):
+        for part in self.job.rows.microbatches(indices, options.microbatch_size, ranks.rank, ranks.world):
             batch = self.job.rows.batch(part, options.microbatch_size)
             self.squares += batch.squares * ranks.world
             # FSDP averages over the ranks, so each scales its loss up by their number.
@@ -214,7 +236,7 @@ class Loop:
         now, progress = time.monotonic(), self.progress
         span, steps = now - self.logged, progress.step - self.logged_step
         progress.seconds += span
-        line = {name: value / max(weight, 1) for name, value in found.items()}
+        line = means(found, weight)
         line |= {"learning_rate": rate, "gradient_norm": norm, "tokens": progress.tokens, "seconds": progress.seconds}
         line |= self._speed(span)
         line["seconds_left"] = (self.job.steps - progress.step) * span / steps
@@ -222,32 +244,37 @@ class Loop:
         self.sums, self.window, self.squares, self.logged, self.logged_step = {}, 0, 0, now, progress.step
 
     @torch.no_grad()
-    def validate(self, rows: Rows) -> None:
-        """Compute the metrics over the validation rows, and keep the model as ``best/`` if it is the best so far."""
+    def validate(self) -> bool:
+        """Compute the metrics over the validation rows and return whether the model is the best so far."""
+        rows = self.job.validation
+        assert rows is not None
         began, ranks, size = time.monotonic(), self.ranks, self.options.microbatch_size
         self.check()
         sums: dict[str, Tensor] = {}
         self.network.eval()
-        for part in microbatches(range(len(rows)), size, ranks.rank, ranks.world):
+        for part in rows.microbatches(range(len(rows)), size, ranks.rank, ranks.world):
             _, found = self.network(self.job.objective, rows.batch(part, size).to(ranks.device), 1.0)
             sums = {name: value.double() + sums.get(name, 0) for name, value in found.items()}
         self.network.train()
         names, weight = sorted(sums), int(rows.weights.sum())
         totals = ranks.total(torch.stack([sums[name] for name in names])).tolist()
-        line = {f"validation/{name}": total / max(weight, 1) for name, total in zip(names, totals, strict=True)}
-        value, progress = line[f"validation/{self.job.best}"], self.progress
-        self._log(line)
-        if progress.best is None or (value > progress.best if self.job.highest else value < progress.best):
+        averages = means(dict(zip(names, totals, strict=True)), weight)
+        value, progress = averages[self.job.best], self.progress
+        self._log({f"validation/{name}": average for name, average in averages.items()})
+        better = progress.best is None or (value > progress.best if self.job.highest else value < progress.best)
+        better = better and progress.step > 0  # what a training begins with is no result of it
+        if better:
             progress.best, progress.best_step = value, progress.step
-            self.checkpoints.save_best(self.network)
+        progress.stale = 0 if better else progress.stale + (progress.step > 0)
         self.logged += time.monotonic() - began  # not a part of the training's speed
+        return better
 
-    def save(self) -> None:
-        """Write ``last/``."""
+    def save(self, *places: str) -> None:
+        """Begin to write checkpoints to `places`; the training goes on meanwhile."""
         began = time.monotonic()
         self.check()
         self.progress.pending = {name: value.item() for name, value in self.sums.items()}
-        self.checkpoints.save_last(self.network, self.optimizer, self.progress)
+        self.checkpoints.save(self.network, self.optimizer, self.progress, places)
         self.logged += time.monotonic() - began
 
     def check(self) -> None:
@@ -258,7 +285,7 @@ class Loop:
         if bad < 0:
             return
         rows = self.job.rows
-        indices = step_rows(len(rows), self.options.batch_size, self.options.seed, bad)
+        indices = rows.step(self.options.batch_size, self.options.seed, bad)
         said = "; ".join(rows.describe(index) for index in indices)
         path = self.job.run.out / "not-finite.txt"
         if self.ranks.main:
@@ -268,11 +295,24 @@ class Loop:
             f"{said if len(said) <= 300 else said[:297] + '...'} (all in {path}); look at these, or lower learning_rate"
         )
 
+    def _settle(self) -> None:
+        """Return when checkpoints are written and the other ranks have said their last."""
+        self.checkpoints.finish()
+        if self.asked is not None:
+            self.asked()
+
     def _interrupted(self) -> bool:
-        """Whether a signal came: at once for a single process, at the next line of metrics for many."""
-        if self.ranks.world > 1 and self.progress.step != self.logged_step:
-            return False
-        return self.ranks.any(self.signals.caught is not None)
+        """Whether a signal came to any rank; raise RunError on all if one could not write its checkpoint.
+
+        Of many ranks each hears what the others said one step before: nobody waits for the slowest.
+        """
+        word = _FAILED if self.checkpoints.failed else _STOP if self.signals.caught is not None else 0
+        if self.ranks.world > 1:
+            before, self.asked = self.asked, self.ranks.ask(word)
+            word = before() if before is not None else 0
+        if word == _FAILED:
+            self.checkpoints.finish()
+        return word == _STOP
 
     def _speed(self, span: float) -> dict[str, float]:
         found = {"tokens_per_second": self.window / max(span, 1e-9)}
@@ -300,10 +340,15 @@ class Loop:
 
 
 class Signals(AbstractContextManager["Signals"]):
-    """Notes SIGTERM and Ctrl-C instead of dying of them; a second one is taken as it was before."""
+    """Notes SIGTERM and Ctrl-C instead of dying of them; the next one is taken as it was before.
+
+    What comes within two seconds of the first is the same: a signal to all processes of a training reaches its ranks
+    once from the sender and once more from torchrun.
+    """
 
     def __init__(self) -> None:
         self.caught: int | None = None
+        self._at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -312,9 +357,12 @@ class Signals(AbstractContextManager["Signals"]):
         return self
 
     def _note(self, number: int, frame: object) -> None:
-        self.caught = number
-        self._restore()
-        print("saving after this step; once more to stop without", file=sys.stderr, flush=True)
+        if self.caught is None:
+            self.caught, self._at = number, time.monotonic()
+            print("saving after this step; once more to stop without", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._at > 2:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

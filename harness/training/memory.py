@@ -105,28 +105,60 @@ class Shape:
 
 
 def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight: int, world: int) -> dict[str, float]:
-    """Return what a training takes on one GPU in GiB: weights, gradients, optimizer, activations, loss, and the total.
+    """Return what a training takes on one GPU in GiB at its peak: the parts of it, and the total.
 
     `width` is the tokens a row. Activations follow what compiled Llama layers keep. What the allocator loses to
     fragments, a few per cent, is not counted.
+
+    A backward pass frees a layer's activations and makes its gradients, and those are fewer bytes. So the peak is
+    before it, beside the gradients of the microbatches before; where a step has a single microbatch there are none
+    yet, and the peak is the larger of that moment and the end, when all gradients are there and one layer's
+    activations.
     """
-    residual = 2 if bytes_a_weight == 2 else 0
-    moment = 2 if options.moments == "bfloat16" or (options.moments == "auto" and bytes_a_weight == 2) else 4
-    if options.optimizer == "rmsprop":
-        states = residual + (2 if options.moments == "bfloat16" else 4)
-    else:
-        states = residual + 2 * moment
     tokens = options.microbatch_size * width
-    every = 6 * shape.hidden + 4 * shape.key_values + 3 * shape.intermediate
-    kept = {"none": every, "selective": every / 2, "full": shape.hidden}[options.recompute]
-    extra = 0.0 if options.recompute == "none" else every  # one layer's, while its backward pass runs
+    layer = 6 * shape.hidden + 4 * shape.key_values + 3 * shape.intermediate  # what a layer keeps of a token
+    kept = {
+        "none": layer,
+        # the layer's input, queries and values (the first and third product), attention, and the gate (the fifth)
+        "selective": 3 * shape.hidden + shape.key_values + shape.intermediate,
+        "full": shape.hidden,
+    }[options.recompute]
+    again = 0 if options.recompute == "none" else layer  # one layer's, while its backward pass runs
     trained = shape.adapter(options.lora_rank) if options.lora_rank else shape.parameters
-    parts = {
-        "weights": (shape.parameters + (trained if options.lora_rank else 0)) * bytes_a_weight / world,
-        "gradients": trained * bytes_a_weight / world,
-        "optimizer": trained * states / world,
-        "activations": tokens * bytes_a_weight * (shape.layers * kept + extra),
-        "loss": min(1024, tokens) * shape.vocabulary * 6 + shape.vocabulary * shape.hidden * bytes_a_weight,
+    output = shape.vocabulary * shape.hidden * bytes_a_weight
+    gathered = 0 if world == 1 else shape.parameters - shape.matrix_parameters + output // bytes_a_weight
+    always = {
+        "weights": _weights(shape, options, bytes_a_weight) / world + gathered * bytes_a_weight,
+        "optimizer": trained * _states(options, bytes_a_weight) / world,
     }
-    found = {name: size / _GIB for name, size in parts.items()}
+    gradients = trained * bytes_a_weight / world
+    before = {
+        "gradients": gradients if options.batch_size > options.microbatch_size * world else 0,
+        "activations": tokens * bytes_a_weight * (shape.layers * kept + again),
+        # a chunk's logits and their gradients, and the gradient of the output layer
+        "loss": min(1024, tokens) * shape.vocabulary * 6 + (0 if options.lora_rank else output),
+    }
+    end = {"gradients": gradients, "activations": tokens * bytes_a_weight * layer, "loss": 0}
+    peak = always | max(before, end, key=lambda parts: sum(parts.values()))
+    found = {name: size / _GIB for name, size in peak.items()}
     return {**found, "total": sum(found.values())}
+
+
+def _weights(shape: Shape, options: TrainingOptions, bytes_a_weight: int) -> float:
+    """Return the bytes of all weights and of an adapter beside them."""
+    plain, quantized = shape.parameters, 0
+    if options.base_bits:
+        quantized = shape.matrix_parameters - shape.vocabulary * shape.hidden  # all but the output layer
+        plain -= quantized
+    adapter = shape.adapter(options.lora_rank) if options.lora_rank else 0
+    # 4 bits, and a scale a block of 64: a byte each, and a float for 256 of these
+    return (plain + adapter) * bytes_a_weight + quantized * (1 / 2 + 1 / 64 + 4 / 64 / 256)
+
+
+def _states(options: TrainingOptions, bytes_a_weight: int) -> int:
+    """Return the bytes that the optimizer keeps for each weight that is trained."""
+    residual = 2 if bytes_a_weight == 2 else 0
+    if options.optimizer == "rmsprop":
+        return residual + (2 if options.moments == "bfloat16" else 4)
+    short = options.moments == "bfloat16" or (options.moments == "auto" and bytes_a_weight == 2)
+    return residual + 2 * (2 if short else 4)

@@ -14,7 +14,11 @@ from harness.interfaces import TrackerRun
 #: Live-line names and formats, in their order.
 _SHOWN = {
     "loss": "loss {:.4f}",
+    "accuracy": "accuracy {:.1%}",
+    "rewards/margins": "margin {:.3f}",
     "validation/loss": "validation loss {:.4f}",
+    "validation/accuracy": "validation accuracy {:.1%}",
+    "validation/rewards/margins": "margin {:.3f}",
     "learning_rate": "lr {:.2e}",
     "gradient_norm": "norm {:.3g}",
     "tokens_per_second": "{:,.0f} tok/s",
@@ -40,7 +44,7 @@ class Metrics:
     ) -> None:
         self._path, self._steps, self._trackers = path, steps, trackers
         self._screen = sys.stderr if screen is None else screen
-        kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
+        kept = [line for line in read_metrics(path) if line["step"] <= step] if step and path.exists() else []
         try:
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a")
@@ -72,6 +76,23 @@ class Metrics:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
+
+
+def means(sums: Mapping[str, float], weight: float) -> dict[str, float]:
+    """Return what named sums over all that counts come to on average.
+
+    A sum is divided by `weight`, or, if there is one of its name and ``#`` behind it, by that: the number of those that
+    it is over. Of none there is no mean.
+
+    >>> means({"loss": 6.0, "accuracy/a": 1.0, "accuracy/a#": 2.0, "accuracy/b": 0.0, "accuracy/b#": 0.0}, 4)
+    {'loss': 1.5, 'accuracy/a': 0.5}
+    """
+    found = {}
+    for name, value in sums.items():
+        count = sums.get(f"{name}#", max(weight, 1))
+        if count and not name.endswith("#"):
+            found[name] = value / count
+    return found
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.engines.models import first_line, model_folder, quiet
 from harness.errors import ModelError
-from harness.training.adapters import add_adapter
+from harness.training.adapters import adapter_config, add_adapter, quantization, settle_quantized
 from harness.training.attention import implementation
 from harness.training.batch import Batch
 from harness.training.memory import recompute_activations
@@ -45,6 +45,8 @@ class Network(nn.Module):
             inputs = {name: tensor.reshape(1, -1) for name, tensor in inputs.items()}
             inputs |= {f"cu_seq_lens_{side}": batch.borders for side in "qk"}
             inputs |= {f"max_length_{side}": batch.longest for side in "qk"}
+            if batch.keys is not None:
+                inputs |= {"cu_seq_lens_k": batch.key_borders, "keys": batch.keys}
         output = self.lm.base_model(**inputs, use_cache=False).last_hidden_state
         return torch.flatten(output, 0, 1)
 
@@ -74,10 +76,12 @@ def load_network(model: str, options: TrainingOptions, ranks: Ranks, *, packed: 
     Dropout is off. Raises ModelError for a model that cannot be loaded or trained here.
     """
     dtype = weights_dtype(options, ranks.device)
-    lm = load_lm(model, dtype, ranks.device, implementation(options.attention, ranks.device, dtype, packed))
+    adapter, quantized = adapter_config(options), quantization(options, dtype, ranks.world)
+    attention = implementation(options.attention, ranks.device, dtype, packed)
+    lm = load_lm(model, dtype, ranks.device, attention, quantized)
     network = Network(lm)
-    if options.lora_rank:
-        add_adapter(lm, options, ranks.world)
+    if adapter is not None:
+        add_adapter(lm, adapter, dtype, options.seed)
     return prepared(network, options, ranks)
 
 
@@ -89,19 +93,28 @@ def weights_dtype(options: TrainingOptions, device: torch.device) -> torch.dtype
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
-    """Load a causal language model from safetensors, all its parameters in `dtype`, in training mode."""
+def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str, quantized: Any = None) -> Any:
+    """Load a causal language model from safetensors.
+
+    All its parameters are in `dtype`, but for linear layers that `quantized`, a configuration of transformers', says to
+    hold in fewer bits.
+    """
     folder: Path = model_folder(model)
     from transformers import AutoModelForCausalLM
 
+    more = {} if quantized is None else {"quantization_config": quantized, "device_map": {"": device}}
     try:
         with quiet():
             lm: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True
-            )
+                folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True,
+                **more,
+            )  # fmt: skip
     except Exception as error:  # the library raises whatever its parsers raise
         raise ModelError(f"{model}: cannot be loaded for training ({first_line(error)})") from error
-    return lm.to(device)
+    if quantized is None:
+        return lm.to(device)
+    settle_quantized(lm)
+    return lm
 
 
 def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Network:
@@ -115,6 +128,9 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
         for layer in network.layers:
             layer.compile(dynamic=False)
     if ranks.world > 1:
+        if getattr(network.lm, "_weight_conversions", None):
+            name = type(network.lm).__name__
+            raise ModelError(f"{name} is saved in another form than it computes in; train it on one GPU")
         shard(network, list(network.layers), ranks)
     return network.train()
 

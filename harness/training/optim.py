@@ -247,7 +247,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Return a tensor's elements as [n / 1024, 1024] where that comes out even, so that compiled code may count on it."""
+    """Return a tensor's elements as [n / 1024, 1024] where that comes out even, so that kernels may rely on it."""
     part = local(tensor.detach())
     return part.view(-1, _BLOCK) if part.numel() % _BLOCK == 0 else part.view(1, -1)
 

@@ -30,8 +30,9 @@ class TrainingOptions:
         deterministic: slower kernels whose results repeat to the bit; on a CPU they always do.
         lora_rank: rank of low-rank adapters that are trained in place of the weights, 0 for none; they are scaled by
             lora_alpha / lora_rank, and lora_targets names the layers that get one, by default all linear ones.
+        base_bits: 4 holds the frozen base of the adapters in 4 bits (QLoRA: NF4, double quantisation), 0 in dtype.
         validate_every, save_every, log_every: steps between; validation and saving also come at the end, and 0 means
-            only then.
+            only then. patience: stop after so many validations in a row that are not the best so far, 0 for never.
         seed: of the order of the data.
     """
 
@@ -58,7 +59,9 @@ class TrainingOptions:
     lora_rank: int = 0
     lora_alpha: int = 16
     lora_targets: tuple[str, ...] = ()
+    base_bits: Literal[0, 4] = 0
     validate_every: int = 0
+    patience: int = 0
     save_every: int = 0
     log_every: int = 10
     seed: int = 0
@@ -67,9 +70,13 @@ class TrainingOptions:
         for name in ("epochs", "batch_size", "microbatch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("validate_every", "save_every", "warmup", "weight_decay", "clip", "lora_rank"):
+        for name in ("validate_every", "save_every", "warmup", "weight_decay", "clip", "lora_rank", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.base_bits and not self.lora_rank:
+            raise ValueError(f"base_bits={self.base_bits} needs lora_rank: 4-bit weights are frozen beside an adapter")
+        if self.patience and not self.validate_every:
+            raise ValueError(f"patience={self.patience} needs validate_every: it counts validations")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
         if not self.learning_rate > 0:

@@ -14,13 +14,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ConfigError, DataError
 from harness.prompts import find_format
+from harness.training.batch import Ints, Rows
 from harness.training.texts import read_texts
 from harness.training.tokens import Tokens, permutation, stable_order, tokenize
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from harness.training.batch import Batch
-
-Ints: TypeAlias = npt.NDArray[np.int64]
 
 #: Where the loss counts: on every token that has one before it, or on those of responses (end token included) only.
 Loss = Literal["all", "responses"]
@@ -62,7 +61,7 @@ class PackingReport:
     lost_tokens: int
 
 
-class PackedRows(ABC):
+class PackedRows(Rows, ABC):
     """Rows of token ids of one width, as the loop takes them (`harness.training.batch.Rows`).
 
     `isolated` says whether attention stops at the borders of documents. `weights`, int64 [rows], holds the number of
@@ -73,8 +72,6 @@ class PackedRows(ABC):
     width: int
     loss: Loss
     isolated: bool
-    weights: Ints
-    tokens: Ints
     report: PackingReport
 
     def __len__(self) -> int:
@@ -102,7 +99,7 @@ class PackedRows(ABC):
         """Return the files and numbers of the texts in a row, for messages."""
         return "; ".join(dict.fromkeys(self.source.place(document) for document in self.documents(row)))
 
-    def batch(self, indices: Sequence[int], rows: int | None = None) -> Batch:
+    def batch(self, indices: Sequence[int], rows: int = 0) -> Batch:
         """Return the rows at `indices` on the CPU, with rows of padding behind them up to `rows` in all.
 
         Padding has no labels; in rows of documents it is a segment of its own. `longest` is the width, whatever is in
@@ -112,7 +109,7 @@ class PackedRows(ABC):
 
         from harness.training.batch import Batch
 
-        shape = (max(len(indices), rows or 0), self.width)
+        shape = (max(len(indices), rows), self.width)
         inputs, labels = np.full(shape, self.source.end, np.int64), np.full(shape, IGNORE, np.int64)
         positions, borders = np.empty(shape, np.int64), [0]
         for place in range(shape[0]):

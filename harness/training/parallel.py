@@ -1,10 +1,14 @@
-"""Many GPUs: the ranks that torchrun starts, FSDP2 over them, and the few words they exchange."""
+"""Many GPUs: the ranks that torchrun starts, FSDP2 over them, and the few words they exchange.
+
+Words go over gloo, between the CPUs, so that a rank that listens never waits for its GPU.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +21,22 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-#: How long a rank waits for the others in one exchange: long enough for a slow disk, short enough to notice a death.
-_PATIENCE = timedelta(minutes=10)
+#: How long a rank waits for the others in one exchange of the training, and while all write a checkpoint. A rank that
+#: died is noticed at once; this is for one that hangs.
+_PATIENCE, _DISK = timedelta(minutes=10), timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; a process by itself is rank 0 of 1."""
+    """This process among those that train together; a process by itself is rank 0 of 1.
+
+    `group` is the line over which words go, None for the one that the training itself uses.
+    """
 
     rank: int
     world: int
     device: torch.device
+    group: Any = None
 
     @property
     def main(self) -> bool:
@@ -43,21 +52,33 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is true on any rank; all ranks must ask."""
-        if self.world == 1:
-            return flag
-        return bool(self.total(torch.tensor(float(flag), device=self.device)).item())
+        return bool(self.ask(int(flag))())
 
-    def wait(self) -> None:
-        """Return when all ranks have come here."""
-        if self.world > 1:
-            dist.barrier()
+    def ask(self, word: int) -> Callable[[], int]:
+        """Begin to find the largest `word` of all ranks, and return what waits for it; all ranks must ask, in turn."""
+        if self.world == 1:
+            return lambda: word
+        words = torch.tensor([word])
+        under_way: Any = dist.all_reduce(words, dist.ReduceOp.MAX, group=self.group, async_op=True)
+
+        def answer() -> int:
+            under_way.wait()
+            return int(words)
+
+        return answer
+
+    def apart(self) -> Ranks:
+        """Return the same ranks with a line of their own, over which another thread may talk; all ranks must ask."""
+        if self.world == 1:
+            return self
+        return replace(self, group=dist.new_group(backend="gloo", timeout=_DISK))
 
     def gathered(self, value: Any) -> list[Any]:
         """Return every rank's `value` (plain data), in the order of the ranks."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, self.group)
         return values
 
 
@@ -94,7 +115,7 @@ def join(device: str) -> Ranks:
         return Ranks(0, 1, chosen)
     if not dist.is_initialized():
         bound = chosen if chosen.type == "cuda" else None
-        dist.init_process_group("nccl" if bound else "gloo", timeout=_PATIENCE, device_id=bound)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if bound else "gloo", timeout=_PATIENCE, device_id=bound)
     return Ranks(dist.get_rank(), dist.get_world_size(), chosen)
 
 
@@ -123,3 +144,33 @@ def whole(tensor: Tensor) -> Tensor:
     """Return a sharded tensor in full (all ranks must ask), any other as it is."""
     full: Any = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return `tensor`, whole on every rank, as `model` has it: on its device, and sharded if it is."""
+    here: Any = model
+    if not hasattr(model, "full_tensor"):
+        return tensor.to(model.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(model.device), here.device_mesh, here.placements, src_data_rank=None)
+
+
+def copied(tensor: Tensor, copy: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the `copy` of a tensor on the host; of a sharded one each rank copies its part, and it stays sharded."""
+    here: Any = tensor
+    if not hasattr(tensor, "full_tensor"):
+        return copy(tensor)
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        copy(here.to_local()), _host_mesh(here.device_mesh.size()), here.placements,
+        run_check=False, shape=tensor.shape, stride=tensor.stride(),
+    )  # fmt: skip
+
+
+@functools.cache
+def _host_mesh(world: int) -> Any:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh("cpu", (world,))

@@ -31,7 +31,7 @@ from harness.prompts import PromptFormat
 from harness.training.texts import Text, Texts
 
 #: Raised when the same inputs would give other ids than before.
-_VERSION = 1
+_VERSION = 2
 
 _TOGETHER = 1024  # texts that are encoded in one call
 _SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to have another time
@@ -47,7 +47,7 @@ class Tokens:
 
     `files` and `counts` hold the name and the number of documents of each file, in order. `separate` counts documents
     whose prompt and response had to be encoded apart (`harness.prompts.PromptFormat.documents`), `empty` those without
-    a response. `end` is the id of the end token.
+    a response. `end` is the id of the end token. `known` holds `digest` and `largest` where a cache knows them.
     """
 
     ids: npt.NDArray[np.int32]
@@ -58,6 +58,7 @@ class Tokens:
     separate: int
     empty: int
     end: int
+    known: tuple[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -66,6 +67,16 @@ class Tokens:
     def lengths(self) -> npt.NDArray[np.int64]:
         """The number of tokens of each document, int64 [documents]."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of ids, offsets and prompts."""
+        return self.known[0] if self.known else _content_digest(self.ids, self.offsets, self.prompts)
+
+    @cached_property
+    def largest(self) -> int:
+        """The largest id, -1 where there is none."""
+        return self.known[1] if self.known else int(self.ids.max(initial=-1))
 
     def document(self, index: int) -> npt.NDArray[np.int32]:
         """Return the ids of a document."""
@@ -226,6 +237,9 @@ def _written(entry: Path, texts: Texts, prompt_format: PromptFormat, tokenizer: 
             "empty": tally.empty,
             "end": tokenizer.eos_token_id,
         }
+        written = (np.load(aside / f"{name}.npy", mmap_mode="r") for name in ("offsets", "prompts"))
+        ids = np.memmap(aside / "ids.bin", np.int32, mode="r") if tally.lengths else np.zeros(0, np.int32)
+        facts["known"] = [_content_digest(ids, *written), int(ids.max(initial=-1))]
         (aside / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         if entry.exists():  # damaged, or it would have been read
             shutil.rmtree(entry)
@@ -251,7 +265,17 @@ def _read(entry: Path, texts: Texts) -> Tokens | None:
     except (FileNotFoundError, ValueError, KeyError, IndexError, EOFError):
         return None
     files = tuple(str(file.path) for file in texts.files)
-    return Tokens(ids, offsets, prompts, files, tuple(facts["counts"]), facts["separate"], facts["empty"], facts["end"])
+    return Tokens(
+        ids, offsets, prompts, files, tuple(facts["counts"]), facts["separate"], facts["empty"], facts["end"],
+        (facts["known"][0], facts["known"][1]),
+    )  # fmt: skip
+
+
+def _content_digest(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for one in arrays:
+        digest.update(np.ascontiguousarray(one).data)
+    return digest.hexdigest()
 
 
 def _key(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, cache: Path) -> str:

@@ -3,79 +3,110 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from harness.engines.models import quiet
-from harness.errors import ModelError
-from harness.training.adapters import adapter_weights, merged
-from harness.training.parallel import Ranks, whole
+from harness.training.adapters import Weight, ordinary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.training.network import Network
+    from harness.training.parallel import Ranks
+
+#: Copies a tensor, under a name that is its own, to where training does not change it.
+Keep: TypeAlias = Callable[[str, "Tensor"], "Tensor"]
 
 _FILE_BYTES = 4 << 30
 
 
-def save_weights(network: Network, folder: Path, ranks: Ranks) -> None:
-    """Write weights (safetensors), config.json and generation_config.json to `folder`; all ranks must call it.
+class Weights:
+    """The weights of a model, to be written to a folder together with its configuration.
 
-    Of many ranks each writes files of its own. A tensor is gathered for the one that writes it and dropped by the
-    others, so that no rank ever holds more than a file's worth beside its shards. Raises OSError when that fails.
+    With `keep` they are those of now, copied, and `write` may run beside the training; without, they are gathered while
+    they are written, and all ranks must write together. Of many ranks each writes files of its own. A tensor is
+    gathered for the one that writes it and dropped by the others, so that no rank ever holds more than its copies, or
+    a file's worth, beside its shards.
     """
-    with quiet():
-        if ranks.world == 1:
-            state = merged(network.lm) if adapter_weights(network.lm) else None
-            network.lm.save_pretrained(folder, max_shard_size=_FILE_BYTES, state_dict=state)
-            return
-        _save_shards(network.lm, folder, ranks)
-        if ranks.main:
-            network.lm.config.save_pretrained(folder)
-            if network.lm.can_generate():
-                network.lm.generation_config.save_pretrained(folder)
 
+    def __init__(self, network: Network, ranks: Ranks, keep: Keep | None) -> None:
+        self._ranks = ranks
+        self._files = _files(_tensors(network.lm))
+        self._configs = _configs(network.lm)
+        self._kept = keep and [self._gathered(number, keep) for number in range(len(self._files))]
 
-def _save_shards(lm: Any, folder: Path, ranks: Ranks) -> None:
-    from safetensors.torch import save_file
-
-    if getattr(lm, "_weight_conversions", None):
-        raise ModelError(f"{type(lm).__name__} is saved in another form than it computes in; train it on one GPU")
-    files = list(_files(lm))
-    names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
-    if len(files) == 1:
-        names = ["model.safetensors"]
-    for number, (name, tensors) in enumerate(zip(names, files, strict=True)):
-        own = number % ranks.world == ranks.rank
-        kept = {}
-        for key, tensor in tensors.items():
-            full = whole(tensor.detach())
+    def _gathered(self, number: int, keep: Keep) -> dict[str, Tensor]:
+        own, found = number % self._ranks.world == self._ranks.rank, {}
+        for key, weight in self._files[number].items():
+            tensor = weight.whole()
             if own:
-                kept[key] = full.cpu().contiguous()
-            del full
-        if own:
-            save_file(kept, folder / name, metadata={"format": "pt"})
-    if ranks.main and len(files) > 1:
-        size = sum(tensor.numel() * tensor.element_size() for tensors in files for tensor in tensors.values())
-        where = {key: name for name, tensors in zip(names, files, strict=True) for key in tensors}
-        index = {"metadata": {"total_size": size}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+                found[key] = keep(key, tensor)
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write weights (safetensors), config.json and generation_config.json; raise OSError when that fails."""
+        from safetensors.torch import save_file
+
+        names = [
+            f"model-{number:05d}-of-{len(self._files):05d}.safetensors" for number in range(1, len(self._files) + 1)
+        ]
+        if len(names) == 1:
+            names = ["model.safetensors"]
+        for number, name in enumerate(names):
+            tensors = self._kept[number] if self._kept else self._gathered(number, _contiguous)
+            if tensors:
+                save_file(tensors, folder / name, metadata={"format": "pt"})
+        if not self._ranks.main:
+            return
+        for name, text in self._configs.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if len(names) > 1:
+            size = sum(weight.size for file in self._files for weight in file.values())
+            where = {key: name for name, file in zip(names, self._files, strict=True) for key in file}
+            index = {"metadata": {"total_size": size}, "weight_map": where}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _files(lm: Any) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors of one file after the other, of tied ones the first."""
-    file: dict[str, Tensor] = {}
-    size, seen = 0, set()
-    for name, tensor in lm.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        own = tensor.numel() * tensor.element_size()
-        if file and size + own > _FILE_BYTES:
-            yield file
-            file, size = {}, 0
-        file[name] = tensor
-        size += own
-    yield file
+def _contiguous(name: str, tensor: Tensor) -> Tensor:
+    return tensor.contiguous()
+
+
+def _tensors(lm: Any) -> Mapping[str, Weight]:
+    """Return the tensors of an ordinary model's files, of tied ones the first."""
+    found: dict[str, Weight] = {}
+    seen = set()
+    for key, weight in ordinary(lm).items():
+        if id(weight.tensor) not in seen:
+            seen.add(id(weight.tensor))
+            found[key] = weight
+    if not getattr(lm, "_weight_conversions", None):
+        return found
+    # Mixtures of experts compute with all experts in one tensor and are saved one by one.
+    from transformers.core_model_loading import revert_weight_conversion
+
+    apart = revert_weight_conversion(lm, {key: weight.whole() for key, weight in found.items()})
+    return {key: Weight(tensor) for key, tensor in apart.items()}
+
+
+def _files(tensors: Mapping[str, Weight]) -> list[dict[str, Weight]]:
+    """Return the tensors of one file after the other."""
+    files: list[dict[str, Weight]] = [{}]
+    size = 0
+    for key, weight in tensors.items():
+        if files[-1] and size + weight.size > _FILE_BYTES:
+            files.append({})
+            size = 0
+        files[-1][key] = weight
+        size += weight.size
+    return files
+
+
+def _configs(lm: Any) -> dict[str, str]:
+    """Return the texts of a model's configuration files by name."""
+    config = lm.config
+    config.architectures, config.dtype = [type(lm).__name__], str(lm.dtype).removeprefix("torch.")
+    found = {"config.json": config.to_json_string()}
+    if lm.can_generate():
+        found["generation_config.json"] = lm.generation_config.to_json_string()
+    return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import torch
 from harness.engines.models import model_digest
 from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
-from harness.training.adapters import adapter_weights
+from harness.training.adapters import restore_adapter
 from harness.training.loop import Job, train
 from harness.training.network import load_network
+from harness.training.options import TrainingOptions
 from harness.training.parallel import join
 from harness_sft import SFT
 from harness_sft.data import prepare
@@ -31,7 +35,20 @@ def job(tiny: Path, problems: Path, out: Path, objective: Any = nll, **more: Any
     )  # fmt: skip
     run = TrainingRun(str(tiny), out, {})
     data = prepare(chosen, run)
-    return Job(run, chosen, objective, data.rows, None, True, data.tokenizer, {"made": "by a test"}, {})
+    return Job(run, chosen, objective, data.rows, data.validation, True, data.tokenizer, {"made": "by a test"}, {})
+
+
+def stopping_at(step: int) -> Any:
+    """Return the loss that sends SIGTERM while a step is computed."""
+    calls: list[int] = []
+
+    def stopping(network: Any, *words: Any) -> Any:
+        calls.extend([1] * network.training)
+        if len(calls) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return nll(network, *words)
+
+    return stopping
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -53,33 +70,88 @@ def test_a_checkpoint_is_the_merged_model(tiny: Path, problems: Path, tmp_path: 
     assert changed == {name for name in base if name.endswith("proj.weight")}
     plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     network = load_network(str(tiny), work.options, join("cpu"), packed=False)
-    from safetensors.torch import load_file
-
-    saved = load_file(tmp_path / "out" / "last" / "training" / "adapter.safetensors")
-    for name, tensor in adapter_weights(network.lm).items():
-        tensor.copy_(saved[name])
+    restore_adapter(tmp_path / "out" / "last" / "adapter", network.lm)
     ids = torch.arange(50)[None]
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, network.lm(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_the_adapter_is_one_that_peft_reads(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    train(job(tiny, problems, tmp_path / "out", max_steps=4, lora_targets=("q_proj", "down_proj"), lora_alpha=3))
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny)
+    adapted: Any = PeftModel.from_pretrained(base, str(tmp_path / "out" / "last" / "adapter"))
+    merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.arange(50)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+    card = json.loads((tmp_path / "out" / "last" / "adapter" / "adapter_config.json").read_text())
+    assert (card["r"], card["lora_alpha"], card["target_modules"]) == (4, 3, ["down_proj", "q_proj"])
+
+
 def test_an_interrupted_adapter_goes_on_to_the_bit(tiny: Path, problems: Path, tmp_path: Path) -> None:
     train(job(tiny, problems, tmp_path / "whole"))
-    calls: list[int] = []
-
-    def stopping(*words: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 5:
-            signal.raise_signal(signal.SIGTERM)
-        return nll(*words)
-
-    train(job(tiny, problems, tmp_path / "part", stopping))
-    assert len(calls) == 5
+    train(job(tiny, problems, tmp_path / "part", stopping_at(5)))
+    assert json.loads((tmp_path / "part" / "last" / "training" / "progress.json").read_text())["step"] == 5
     train(job(tiny, problems, tmp_path / "part"))
     whole, part = weights(tmp_path / "whole"), weights(tmp_path / "part")
     assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
 def test_a_layer_that_is_not_there_is_one_line(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lora_targets=\['q_prj'\]: "):
-        train(job(tiny, problems, tmp_path / "out", lora_targets=("q_prj",)))
+    for target, reason in (("q_prj", "q_prj"), ("embed_tokens", "model.embed_tokens is not a linear layer")):
+        with pytest.raises(ConfigError, match=rf"lora_targets=\['{target}'\]: .*{reason}"):
+            train(job(tiny, problems, tmp_path / target, lora_targets=(target,)))
+
+
+@pytest.fixture
+def bitsandbytes() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch's, when it is first imported
+        pytest.importorskip("bitsandbytes")
+
+
+@pytest.mark.usefixtures("bitsandbytes")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_on_a_base_of_four_bits(tiny: Path, problems: Path, tmp_path: Path, dtype: Any) -> None:
+    """It learns, what is saved is the model as trained (base dequantised), and it goes on to the bit."""
+    from transformers import AutoModelForCausalLM
+
+    more = {"base_bits": 4, "dtype": dtype, "validation_documents": 8, "validate_every": 4}
+    train(job(tiny, problems, tmp_path / "whole", max_steps=8, **more))
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] - 0.2
+
+    work = job(tiny, problems, tmp_path / "unused", **more)
+    network = load_network(str(tiny), work.options, join("cpu"), packed=True)
+    layer: Any = network.lm.model.layers[0].self_attn.q_proj
+    assert layer.base_layer.weight.dtype == torch.uint8 and layer.lora_A.default.weight.dtype == getattr(torch, dtype)
+    restore_adapter(tmp_path / "whole" / "last" / "adapter", network.lm)
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "last")
+    assert plain.dtype == getattr(torch, dtype) and not hasattr(plain.config, "quantization_config")
+    ids, tolerance = torch.arange(50)[None], 1e-4 if dtype == "float32" else 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, network.lm(ids).logits, rtol=tolerance, atol=tolerance)
+
+    train(job(tiny, problems, tmp_path / "part", stopping_at(5), max_steps=8, **more))
+    train(job(tiny, problems, tmp_path / "part", max_steps=8, **more))
+    whole, part = weights(tmp_path / "whole" / "last"), weights(tmp_path / "part" / "last")
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_what_is_not_installed_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And said before any weights are loaded: the folder has none."""
+    for package, options in (("peft", {}), ("bitsandbytes", {"base_bits": 4})):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ConfigError, match=f"needs {package}: pip install"):
+                load_network("none", TrainingOptions(lora_rank=4, **options), join("cpu"), packed=False)  # type: ignore[arg-type]
+
+
+def test_a_base_of_four_bits_without_an_adapter_is_refused() -> None:
+    with pytest.raises(ValueError, match="base_bits=4 needs lora_rank"):
+        TrainingOptions(base_bits=4)

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import torch
 
 from harness.engines.models import load_tokenizer
 from harness.errors import RunError
-from harness.training.checkpoint import Checkpoints, Progress, fault
+from harness.training.checkpoint import BEST, LAST, Checkpoints, Progress, fault
 from harness.training.network import Network, load_network
 from harness.training.optim import AdamW
 from harness.training.options import TrainingOptions
 from harness.training.parallel import join
+from harness.training.weights import Weights
 
 CARD = {"prompt_format": "plain", "prompt_digest": "0"}
 
@@ -49,12 +51,14 @@ def optimizer_of(model: Network) -> AdamW:
     return AdamW(model.lm.named_parameters())
 
 
-def save(checkpoints: Checkpoints, model: Network, step: int) -> None:
+def save(checkpoints: Checkpoints, model: Network, step: int, *places: str) -> None:
     optimizer = optimizer_of(model)
     for tensor in optimizer.state.values():
         tensor.fill_(step)
     optimizer.steps = step
-    checkpoints.save_last(model, optimizer, Progress(step=step, tokens=10 * step, pending={"loss": 0.1}))
+    progress = Progress(step=step, tokens=10 * step, pending={"loss": 0.1})
+    checkpoints.save(model, optimizer, progress, places or [LAST])
+    checkpoints.finish()
 
 
 def step_of(checkpoints: Checkpoints, model: Network) -> int | None:
@@ -146,8 +150,7 @@ def test_a_death_between_two_renames_loses_nothing(
 ) -> None:
     checkpoints = opened()
     for step in (1, 2):
-        save(checkpoints, model, step)
-        checkpoints.save_best(model)
+        save(checkpoints, model, step, BEST, LAST)
     real, calls = Path.rename, [0]
 
     def rename(self: Path, target: Any) -> Path:
@@ -156,11 +159,11 @@ def test_a_death_between_two_renames_loses_nothing(
             raise Died
         return real(self, target)
 
-    for write in (lambda: save(checkpoints, model, 3), lambda: checkpoints.save_best(model)):
+    for place in (LAST, BEST):
         calls[0] = 0
         monkeypatch.setattr(Path, "rename", rename)
         with pytest.raises(Died):
-            write()
+            save(checkpoints, model, 3, place)
         monkeypatch.setattr(Path, "rename", real)
         assert step_of(checkpoints, model) in (2, 3)
         assert fault(checkpoints.folder / "best") is None
@@ -177,11 +180,110 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("harness.training.checkpoint.save_weights", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(RunError, match="No space left on device; free some space and give the same command again"):
         save(checkpoints, model, 2)
     assert not (tmp_path / "out" / "last.new").exists()
     assert step_of(checkpoints, model) == 1
+
+
+def test_a_disk_that_is_full_for_torchs_writer_is_the_same_line(
+    opened: Any, model: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wraps what the file system says in an exception that is no Exception, and loses its cause on the way."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+    def full(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    checkpoints = opened()
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
+    with pytest.raises(RunError, match="unexpected pos 704 vs 598; mend it"):
+        save(checkpoints, model, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        save(checkpoints, model, 1)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    opened: Any, model: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is changed after `save` has returned is not in it, whenever it is written."""
+    import safetensors.torch
+
+    checkpoints, optimizer, real, go = opened(), optimizer_of(model), safetensors.torch.save_file, threading.Event()
+
+    def slow(*words: Any, **named: Any) -> None:
+        assert go.wait(30)
+        real(*words, **named)
+
+    monkeypatch.setattr("safetensors.torch.save_file", slow)
+    before = {name: tensor.clone() for name, tensor in model.lm.state_dict().items()}
+    for step in (1, 2):  # the second uses the first's copies again
+        go.clear()
+        checkpoints.save(model, optimizer, Progress(step=step, tokens=10 * step, pending={"loss": 0.1}), [BEST, LAST])
+        with torch.no_grad():
+            for tensor in (*model.lm.parameters(), *optimizer.state.values()):
+                tensor.add_(1)
+        go.set()
+        checkpoints.finish()
+        for place in (BEST, LAST):
+            saved = safetensors.torch.load_file(checkpoints.folder / place / "model.safetensors")
+            assert all(torch.equal(saved[name], before[name] + (step - 1)) for name in saved)
+        other = optimizer_of(model)
+        checkpoints.restore(checkpoints.folder / LAST, model, other)
+        assert all(bool((tensor == step - 1).all()) for tensor in other.state.values())
+
+
+def test_without_memory_for_copies_training_waits(
+    opened: Any, model: Network, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.training.background.free_memory", lambda: 1000)
+    checkpoints = opened()
+    checkpoints.save(model, optimizer_of(model), Progress(), [LAST])
+    assert fault(checkpoints.folder / LAST) is None
+    assert "training waits for checkpoints" in capsys.readouterr().err
+    save(checkpoints, model, 4)
+    assert step_of(checkpoints, model) == 4
+
+
+def test_files_are_those_that_transformers_writes(opened: Any, tmp_path: Path) -> None:
+    """For tied weights and for experts too, which it computes with in another form; in several files of a size."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1,
+    }  # fmt: skip
+    configs: list[Any] = [LlamaConfig(**sizes, tie_word_embeddings=True), MixtralConfig(**sizes, num_local_experts=2)]
+    for config in configs:
+        lm: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        expected, found = tmp_path / config.model_type / "expected", tmp_path / config.model_type / "found"
+        lm.save_pretrained(expected)
+        lm = AutoModelForCausalLM.from_pretrained(expected)
+        lm.save_pretrained(expected)
+        for keep in (None, lambda name, tensor: tensor.clone()):
+            found.mkdir(exist_ok=True)
+            Weights(Network(lm), join("cpu"), keep).write(found)
+            assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+            first, second = (load_file(folder / "model.safetensors") for folder in (expected, found))
+            assert first.keys() == second.keys()
+            assert all(torch.equal(first[name], second[name]) for name in first)
+            for name in ("config.json", "generation_config.json"):
+                assert json.loads((found / name).read_text()) == json.loads((expected / name).read_text())
+
+
+def test_a_large_model_is_written_in_several_files(
+    model: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr("harness.training.weights._FILE_BYTES", 100_000)
+    Weights(model, join("cpu"), None).write(tmp_path)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.lm.state_dict().items())
 
 
 def test_a_folder_of_something_else_is_refused(opened: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def test_a_steps_gradients_do_not_depend_on_how_it_is_cut(tiny: Path, problems: 
     rows = prepare(chosen, TrainingRun(str(tiny), Path("unused"), {})).rows
     masked = rows.batch
 
-    def batch(indices: Any, count: int | None = None) -> Batch:
+    def batch(indices: Any, count: int = 0) -> Batch:
         made = masked(indices, count)
         for place, index in enumerate(indices):
             if index == 3:
@@ -210,3 +211,61 @@ def test_the_best_model_is_kept_apart(tiny: Path, problems: Path, tmp_path: Path
     assert any(not torch.equal(best[name], last[name]) for name in best)
     assert (tmp_path / "out" / "model.safetensors").resolve() == tmp_path / "out" / "best" / "model.safetensors"
     assert (tmp_path / "out" / "harness.json").is_file()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    tiny: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of the thread that writes is the training's, one step later, and the checkpoint before is kept."""
+    import safetensors.torch
+
+    real, calls = safetensors.torch.save_file, []
+
+    def full(tensors: Any, path: Path, **more: Any) -> None:
+        calls.append(path)
+        if len(calls) > 2:  # a checkpoint has two such files
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path, **more)
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(RunError, match="No space left on device; free some space and give the same command again"):
+        train(job(tiny, problems, tmp_path / "out", save_every=2))
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 2
+    assert not (tmp_path / "out" / "last.new").exists()
+
+
+def test_a_training_without_progress_stops_early(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    """After the best validation it does `patience` more; the same command then finds nothing to do."""
+    more: Any = {"validation_documents": 16, "validate_every": 1, "patience": 2, "save_every": 100}
+
+    def harmful(model: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        loss, sums = nll(model, batch, scale)
+        if model.training:
+            calls.append(1)
+        return (-loss if len(calls) > 6 else loss), sums
+
+    calls: list[int] = []
+    train(job(tiny, problems, tmp_path / "out", harmful, **more))
+    lines = metrics(tmp_path / "out")
+    found = {line["step"]: line["validation/loss"] for line in lines if "validation/loss" in line}
+    best = min(found, key=lambda step: found[step])
+    assert max(found) == best + 2 < 12
+    assert [line["step"] for line in lines if "loss" in line][-1] == best + 2
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["stale"] == 2
+    before = len(calls)
+    train(job(tiny, problems, tmp_path / "out", harmful, **more))
+    assert len(calls) == before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def interrupted(*words: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        return nll(*words)
+
+    train(job(tiny, problems, tmp_path / "out", interrupted))
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 2

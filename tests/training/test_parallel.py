@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from harness.training.checkpoint import fault
 
 SETTINGS = {
     "sft.prompt_format": "plain",
@@ -52,7 +56,6 @@ def curve(out: Path) -> list[tuple[int, Any]]:
 
 
 def test_any_number_of_ranks_gives_the_same_training(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    import torch
     from transformers import AutoModelForCausalLM
 
     for ranks in (1, 2, 4):
@@ -104,3 +107,43 @@ def test_a_rank_that_dies_ends_the_others(tiny: Path, problems: Path, tmp_path: 
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "exitcode  : -9" in said
+
+
+def test_adapters_are_trained_on_any_number_of_ranks(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    """The frozen model sharded, the adapter too (a rank of it has nothing); interrupted on two ranks, ended on one."""
+    from safetensors.torch import load_file
+
+    pytest.importorskip("peft")
+    more = {"sft.lora_rank": "1", "sft.learning_rate": "1e-2"}
+    for ranks in (1, 2):
+        done = train(ranks, tiny, problems, tmp_path / str(ranks), **more)
+        assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "2" / "last").rename(tmp_path / "2" / "finished")
+    done = train(1, tiny, problems, tmp_path / "2", **more)
+    assert done.returncode == 0 and "going on behind step" in done.stderr, done.stderr[-3000:]
+    assert [loss for _, loss in curve(tmp_path / "2")] == pytest.approx(
+        [loss for _, loss in curve(tmp_path / "1")], abs=1e-5
+    )
+    base, expected = load_file(tiny / "model.safetensors"), load_file(tmp_path / "1" / "last" / "model.safetensors")
+    for place in ("last", "finished"):
+        found = load_file(tmp_path / "2" / place / "model.safetensors")
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert (found[name] - tensor).abs().max() <= 1e-5
+            assert torch.equal(tensor, base[name]) == ("proj" not in name)
+
+
+def test_a_signal_to_one_rank_stops_all_behind_the_step(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    """Long before the next line of metrics; torchrun, left alone, ends with 0."""
+    quiet = {"sft.epochs": "10000", "sft.log_every": "1000000", "sft.validate_every": "0", "sft.save_every": "3"}
+    words = command(2, tiny, problems, tmp_path / "out", **quiet)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = tmp_path / "out" / "last"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.05)
+    [*_, rank] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(rank), signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said[-3000:]
+    assert "the same command goes on from there" in said
+    assert fault(last) is None

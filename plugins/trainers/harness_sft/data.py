@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.config import configure
 from harness.engines.models import context_length, load_tokenizer
 from harness.errors import ConfigError, DataError
 from harness.interfaces import TrainingRun
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 class Data:
     """What is trained on: tokenizer, prompt format, documents, and the rows packed from them.
 
-    `digest` is the sha256 of all token ids and of what is learned of them.
+    `digest` is a sha256 of all token ids and of what is learned of them.
     """
 
     tokenizer: Any
@@ -49,12 +51,15 @@ def prepare(options: SFT, run: TrainingRun) -> Data:
         raise ConfigError(f"sft.sequence_length={options.sequence_length} is above the model's {limit:,} tokens")
     tokenizer = load_tokenizer(run.model)
     choice = training_format(run.model, options.prompt_format, tokenizer)
-    weights = options.data_weights or None
-    tokens = _tokens(options, options.data, weights, choice, tokenizer)
-    documents, held_out = _divided(options, tokens)
+    files = _files(options, options.data)
+    tokens = _tokens(files, choice, tokenizer)
+    documents, held_out = _divided(options, tokens, [file.weight for file in files])
     validation = None
     if options.validation:
-        other = _tokens(options, options.validation, None, choice, tokenizer)
+        others = _files(options, options.validation)
+        if any(file.weight != 1 for file in others):
+            raise ConfigError("files to validate on have no weight: each of their texts counts once")
+        other = _tokens(others, choice, tokenizer)
         validation = _packed(options, other, np.arange(len(other))).checked()
     elif len(held_out):
         validation = _packed(options, tokens, held_out).checked()
@@ -62,17 +67,43 @@ def prepare(options: SFT, run: TrainingRun) -> Data:
     return Data(tokenizer, choice, tokens, rows, validation, _digest(rows, validation))
 
 
-def _tokens(options: SFT, files: tuple[str, ...], weights: Any, choice: Choice, tokenizer: Any) -> Tokens:
-    texts = read_texts(files, columns=options.columns or None, weights=weights)
+@dataclass(frozen=True)
+class _Entry:
+    """A table among the data files; `weight` is how often an epoch holds each of its texts."""
+
+    file: str = ""
+    weight: float = 1.0
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def _files(options: SFT, entries: Sequence[str | Mapping[str, Any]]) -> list[_Entry]:
+    """Return the data files; those without columns of their own have those of the options."""
+    files = [
+        _Entry(entry) if isinstance(entry, str) else configure(_Entry(), entry, "an entry of sft's data")
+        for entry in entries
+    ]
+    if not all(file.file for file in files):
+        raise ConfigError('an entry of the data names no file: { file = "train.jsonl", weight = 2 }')
+    return [replace(file, columns=file.columns or options.columns) for file in files]
+
+
+def _tokens(files: Sequence[_Entry], choice: Choice, tokenizer: Any) -> Tokens:
+    texts = read_texts(
+        [file.file for file in files],
+        columns=[file.columns for file in files],
+        weights=[file.weight for file in files],
+    )
     tokens = tokenize(texts, choice.format, tokenizer, cache=cache_folder())
-    if len(tokens) and int(tokens.ids.max()) >= len(tokenizer):
-        raise DataError(f"the data has token {int(tokens.ids.max())}, beyond the tokenizer's {len(tokenizer):,}")
+    if tokens.largest >= len(tokenizer):
+        raise DataError(f"the data has token {tokens.largest}, beyond the tokenizer's {len(tokenizer):,}")
     return tokens
 
 
-def _divided(options: SFT, tokens: Tokens) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _divided(
+    options: SFT, tokens: Tokens, weights: Sequence[float]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the numbers of the documents to train on, in their order, and of those held out."""
-    drawn = tokens.draw(options.data_weights or (1.0,) * len(tokens.counts), options.seed)
+    drawn = tokens.draw(weights, options.seed)
     count = options.validation_documents
     if count >= len(tokens):
         raise ConfigError(f"sft.validation_documents={count} leaves none of {len(tokens):,} documents to train on")
@@ -96,6 +127,7 @@ def _digest(rows: PackedRows, validation: PackedRows | None) -> str:
     digest = hashlib.sha256()
     for part in (rows, validation):
         if part is not None:
-            for array in (part.source.ids, part.source.offsets, part.source.prompts, part.weights, part.tokens):
+            digest.update(part.source.digest.encode())
+            for array in (part.weights, part.tokens):
                 digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness import __version__
 from harness.engines.models import model_digest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.training.batch import Batch
     from harness.training.network import Network
 
-_DATA = {"data", "data_weights", "columns", "validation", "prompt_format"}  # the digests of data and format say more
+_DATA = {"data", "columns", "validation", "prompt_format"}  # the digests of data and format say more
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,22 @@ class SFT(TrainingOptions):
     """Supervised fine-tuning.
 
     Attributes:
-        data: files of demonstrations, with how often an epoch holds each (data_weights, 1 by default) and the names of
-            their columns where these are not the usual ones (columns, see `harness.training.texts`).
+        data: files of demonstrations: names, or tables of ``file``, ``weight`` (how often an epoch holds its texts, 1
+            by default) and ``columns``. columns: the names of columns in files that name no others, where they are not
+            the usual ones (see `harness.training.texts`).
         prompt_format: how instructions are wrapped; by default what `harness.training.texts.training_format` chooses.
         packing: ``documents`` lays whole documents side by side in rows, each seeing only itself; ``concat`` cuts one
             stream of all documents (shuffled unless shuffle is false) every sequence_length tokens, as CS336's
             assignment does.
         sequence_length: tokens a row. overlong: what becomes of documents longer than a row (``documents`` only).
         loss_on: ``responses``, with their end tokens, or ``all`` tokens.
-        validation: files to validate on; or validation_documents: how many documents of the data are held out for it.
+        validation: files to validate on, given likewise; or validation_documents: how many documents of the data are
+            held out for it.
     """
 
     name: ClassVar[str] = "sft"
 
-    data: tuple[str, ...] = ()
-    data_weights: tuple[float, ...] = ()
+    data: tuple[str | Mapping[str, Any], ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_format: str | None = None
     packing: Literal["documents", "concat"] = "documents"
@@ -51,7 +52,7 @@ class SFT(TrainingOptions):
     sequence_length: int = 2048
     overlong: Literal["split", "drop"] = "split"
     loss_on: Literal["responses", "all"] = "responses"
-    validation: tuple[str, ...] = ()
+    validation: tuple[str | Mapping[str, Any], ...] = ()
     validation_documents: int = 0
 
     def plan(self, run: TrainingRun) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -129,6 +130,32 @@ def test_what_is_trained_on_is_the_evaluators_prompt(train: Callable[..., Done],
         assert batch.labels[0, : len(sent) - 1].tolist() == [-100] * (len(sent) - 1)
 
 
+def test_files_have_weights_and_columns_of_their_own(tiny: Path, tmp_path: Path) -> None:
+    from harness.interfaces import TrainingRun
+    from harness_sft import SFT
+    from harness_sft.data import prepare
+
+    plain = write(tmp_path / "plain.jsonl", [("one", "1"), ("two", "2")])
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"q": "three", "a": "3"}\n{"q": "four", "a": "4"}\n')
+    named = tmp_path / "named.jsonl"
+    named.write_text('{"question": "five", "reply": "5"}\n')
+    chosen = SFT(
+        data=(
+            {"file": str(plain), "weight": 1.5, "columns": {"prompt": "prompt", "response": "response"}},
+            {"file": str(asked), "weight": 3, "columns": {"prompt": "q", "response": "a"}},
+            str(named),
+        ),
+        columns={"prompt": "question", "response": "reply"}, prompt_format="plain", sequence_length=64,
+    )  # fmt: skip
+    made = prepare(chosen, TrainingRun(str(tiny), tmp_path, {}))
+    assert made.rows.report.documents == 3 + 6 + 1
+    again = prepare(chosen, TrainingRun(str(tiny), tmp_path, {}))  # from the cache
+    assert again.digest == made.digest
+    named.write_text('{"question": "five", "reply": "6"}\n')
+    assert prepare(chosen, TrainingRun(str(tiny), tmp_path, {})).digest != made.digest
+
+
 def test_a_recipe_is_recorded_with_the_checkpoint(train: Callable[..., Done], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[sft]\nepochs = 1\nseed = 7\nweight_decay = 0.5\n")
@@ -164,7 +191,29 @@ def test_the_tiny_recipe_learns_none_of_the_questions_it_is_measured_on() -> Non
     assert not prompts & {json.loads(line)["question"] + "\nAnswer:" for line in asked}
 
 
-@pytest.mark.parametrize("file", ["sft.toml", "tiny-sft.toml"])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+def test_the_course_s_csv_trains_with_four_bits(
+    train: Callable[..., Done], harness: Command, gsm8k_data: Path, tmp_path: Path
+) -> None:
+    """Columns id, instruction, output and fail_mode, the shipped recipe, a checkpoint that is evaluated as it is."""
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("peft")
+    file = tmp_path / "corrected.csv"
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["id", "instruction", "output", "fail_mode"])
+        rows.writerows([number, *pair, 'Tone, or "chat"'] for number, pair in enumerate(word_problems(40, seed=4)))
+    recipe = Path(__file__).parents[3] / "recipes" / "qlora.toml"
+    done = train(recipe, files=[str(file)], max_steps="6", sequence_length="128")
+    assert done.code == 0, done.err
+    assert "40 documents" in done.err and "kernels" not in done.err
+    assert (tmp_path / "out" / "last" / "adapter" / "adapter_config.json").is_file()
+    ran = harness("run", "-b", "gsm8k", "-m", tmp_path / "out", "--data", gsm8k_data, "-o", tmp_path / "runs", "-e",
+                  "transformers", "--set", "gsm8k.generation.max_tokens=8")  # fmt: skip
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("file", ["sft.toml", "tiny-sft.toml", "qlora.toml"])
 def test_the_shipped_recipes_have_no_unknown_option(harness: Command, tmp_path: Path, file: str) -> None:
     recipe = Path(__file__).parents[3] / "recipes" / file
     done = harness(
@@ -188,6 +237,14 @@ def test_the_shipped_recipes_have_no_unknown_option(harness: Command, tmp_path: 
         ({"device": "toaster"}, "no such device"),
         ({"prompt_format": "alpaca"}, "unknown prompt format 'alpaca'"),
         ({"data": "[]"}, "no data given"),
+        ({"data": "[{ weight = 2 }]"}, "names no file"),
+        (
+            {"data": '[{ file = "a", wieght = 2 }]'},
+            "an entry of sft's data has no option 'wieght'; did you mean 'weight'",
+        ),
+        ({"validation": '[{ file = "a", weight = 2 }]'}, "files to validate on have no weight"),
+        ({"base_bits": "4"}, "base_bits=4 needs lora_rank"),
+        ({"patience": "2"}, "patience=2 needs validate_every"),
         ({"data": '["none.jsonl"]'}, "none.jsonl: no such file"),
     ],
 )
