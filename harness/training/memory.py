@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 _GIB = 2**30
 
 
-def recompute_activations(layers: Iterable[nn.Module], recompute: Recompute) -> None:
+def recompute_activations(layers: Sequence[nn.Module] | nn.ModuleList, recompute: Recompute) -> None:
     """Make `layers` keep fewer activations for the backward pass.
 
-    ``full`` keeps a layer's input alone. ``selective`` keeps attention outputs and every second matrix product, as
+    ``full`` keeps a layer's input alone, but in the last eighth of the layers: their activations are gone before the
+    gradients of the others are there, so where a step has one microbatch it peaks no higher. ``selective`` keeps attention outputs and every second matrix product, as
     torchtitan does: the cheap and the half of the dear are computed anew. ``none`` keeps everything.
     """
     if recompute == "none":
         return
     more: dict[str, Any] = {"context_fn": _selective} if recompute == "selective" else {}
-    for layer in layers:
+    for layer in layers[: len(layers) - _kept_whole(len(layers), recompute)]:
         layer.forward = _recomputing(layer.forward, more)
+
+
+def _kept_whole(layers: int, recompute: Recompute) -> int:
+    return {"none": layers, "selective": 0, "full": layers // 8}[recompute]
 
 
 def _recomputing(forward: Callable[..., Any], more: dict[str, Any]) -> Callable[..., Any]:
@@ -123,6 +128,7 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
         "selective": 3 * shape.hidden + shape.key_values + shape.intermediate,
         "full": shape.hidden,
     }[options.recompute]
+    whole = _kept_whole(shape.layers, options.recompute)
     again = 0 if options.recompute == "none" else layer  # one layer's, while its backward pass runs
     trained = shape.adapter(options.lora_rank) if options.lora_rank else shape.parameters
     output = shape.vocabulary * shape.hidden * bytes_a_weight
@@ -134,7 +140,7 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     gradients = trained * bytes_a_weight / world
     before = {
         "gradients": gradients if options.batch_size > options.microbatch_size * world else 0,
-        "activations": tokens * bytes_a_weight * (shape.layers * kept + again),
+        "activations": tokens * bytes_a_weight * ((shape.layers - whole) * kept + whole * layer + again),
         # a chunk's logits and their gradients, and the gradient of the output layer
         "loss": min(1024, tokens) * shape.vocabulary * 6 + (0 if options.lora_rank else output),
     }
