@@ -229,8 +229,8 @@ class StreamingModel(Model, Protocol):
         """Yield the pieces of an answer as they come, and return the completion that `generate` would give.
 
         Joined, the pieces are the completion's text: an end that may turn out to belong to a stop string, or is a part
-        of a character, is held back. A piece may be empty, while nothing is sure: then, too, the generator can be closed,
-        which ends the request; the model can be asked again then.
+        of a character, is held back. A piece may be empty, while nothing is sure: then, too, the generator can be
+        closed, which ends the request; the model can be asked again then.
         """
 
 

@@ -18,8 +18,9 @@ def recompute_activations(layers: Sequence[nn.Module] | nn.ModuleList, recompute
     """Make `layers` keep fewer activations for the backward pass.
 
     ``full`` keeps a layer's input alone, but in the last eighth of the layers: their activations are gone before the
-    gradients of the others are there, so where a step has one microbatch it peaks no higher. ``selective`` keeps attention outputs and every second matrix product, as
-    torchtitan does: the cheap and the half of the dear are computed anew. ``none`` keeps everything.
+    gradients of the others are there, so where a step has one microbatch it peaks no higher. ``selective`` keeps
+    attention outputs and every second matrix product, as torchtitan does: the cheap and the half of the dear are
+    computed anew. ``none`` keeps everything.
     """
     if recompute == "none":
         return

@@ -1,0 +1,79 @@
+"""What the loop is to make small: a preference loss over the log-probabilities of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.training.batch import Batch
+from harness.training.logprobs import CHUNK, IGNORED, selected_logprobs
+from harness.training.network import Network
+from harness_dpo.losses import PreferenceLoss
+
+#: Gives the log-probabilities of a microbatch under the reference model, as `pair_logprobs` gives the policy's, without
+#: a graph. It is handed the policy too.
+Reference = Callable[[Network, Batch], Tensor]
+
+
+def pair_logprobs(network: Network, batch: Batch) -> Tensor:
+    """Return log p(response | prompt) of the sides of a microbatch's pairs, fp32 [pairs, 2]: chosen, rejected.
+
+    It is the sum over a response's tokens, its end token included. The output layer is applied where there is a label,
+    not to prompts; sums are taken in fp64, so that they do not depend on the order in which a GPU adds.
+    """
+    at, side, labels = batch.extra["at"], batch.extra["side"], batch.labels.flatten()
+    pairs = len(batch.extra["source"])
+    if at.is_cuda:  # whole chunks, so that compiled code meets one length
+        missing = -len(at) % CHUNK
+        at, side, labels = (
+            F.pad(part, (0, missing), value=value) for part, value in ((at, 0), (side, 0), (labels, IGNORED))
+        )
+    hidden = network.hidden(batch).index_select(0, at)
+    logprobs = selected_logprobs(hidden, network.lm_head, labels)
+    sums = torch.zeros(2 * pairs, dtype=torch.float64, device=at.device).index_add(0, side, logprobs.double())
+    return sums.float().view(pairs, 2)
+
+
+@dataclass
+class Preference:
+    """The mean of a preference loss over pairs, with what is known of them as metrics.
+
+    ``rewards/chosen`` and ``rewards/rejected`` are β · (log π − log ρ), ``rewards/margins`` their difference, and
+    ``rewards/accuracies`` how often it is above 0 (never, where policy and reference are the same). ``accuracy`` is how
+    often the policy itself finds the chosen response more probable than the rejected one, whatever the reference says
+    (CS336's classification accuracy). Those of pairs are also given by `sources`, the files that they are from.
+    """
+
+    loss: PreferenceLoss
+    beta: float
+    label_smoothing: float
+    sources: tuple[str, ...]
+    reference: Reference = field(default=lambda policy, batch: batch.extra["reference"])
+
+    def __call__(self, network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return `scale` · Σ loss over the pairs of a microbatch, and sums over them for the metrics."""
+        reference_chosen, reference_rejected = self.reference(network, batch).unbind(1)
+        chosen, rejected = pair_logprobs(network, batch).unbind(1)
+        losses = self.loss(
+            chosen, rejected, reference_chosen, reference_rejected, self.beta, label_smoothing=self.label_smoothing
+        )
+        with torch.no_grad():
+            rewards = self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected)
+            found = {
+                "loss": losses,
+                "rewards/chosen": rewards[0],
+                "rewards/rejected": rewards[1],
+                "rewards/margins": rewards[0] - rewards[1],
+                "rewards/accuracies": (rewards[0] > rewards[1]).float(),
+                "accuracy": (chosen > rejected).float(),
+            }
+            sums = {name: values.detach().sum() for name, values in found.items()}
+            for number, source in enumerate(self.sources):
+                own = (batch.extra["source"] == number).float()
+                for name in ("accuracy", "rewards/accuracies", "rewards/margins"):
+                    sums[f"{name}/{source}"], sums[f"{name}/{source}#"] = (found[name] * own).sum(), own.sum()
+        return scale * losses.sum(), sums
