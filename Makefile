@@ -3,21 +3,26 @@ PYTHON ?= python3
 DEMO := .demo
 VENV := .venv
 VLLM_VENV := .venv-vllm
+SCRATCHPAD_VENV := .venv-scratchpad
 
-.PHONY: demo test lint types test-vllm wheel fuzz clean
+.PHONY: demo scratchpad test lint types test-vllm wheel fuzz clean
 
 demo: $(DEMO)/venv/ready
 	sh examples/demo.sh $(DEMO)
 
 $(DEMO)/venv/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)/venv
-	$(DEMO)/venv/bin/python -m pip install --quiet --disable-pip-version-check ".[transformers]"
+	$(DEMO)/venv/bin/python -m pip install --quiet --disable-pip-version-check ".[train,openai,report]"
 	touch $@
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
+
+# A third party's distribution, installed beside the built harness in an environment of its own, checked and used.
+scratchpad:
+	PYTHON=$(PYTHON) sh examples/harness-scratchpad/check.sh $(SCRATCHPAD_VENV) .
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -q
@@ -48,4 +53,4 @@ fuzz: $(VENV)/ready
 	$(VENV)/bin/python tests/fuzz/fuzz_parsers.py -max_total_time=$(or $(SECONDS),60)
 
 clean:
-	rm -rf $(DEMO) $(VENV) $(VLLM_VENV) dist build
+	rm -rf $(DEMO) $(VENV) $(VLLM_VENV) $(SCRATCHPAD_VENV) dist build

@@ -1,18 +1,41 @@
 #!/bin/sh
-# The demonstration: make a tiny model, measure it on a small set in GSM8K's format, and look at what it gets wrong.
-# Usage: sh examples/demo.sh FOLDER, with an environment in FOLDER/venv (`make demo` makes it).
+# The whole loop on a CPU: measure a base model, instruct it, measure, align it, measure, compare, report.
+# Usage: sh examples/demo.sh FOLDER, with an environment in FOLDER/venv (`make demo` makes it). Twice gives the same
+# figures on the same machine.
 set -eu
 folder=$1
+here=$(dirname "$0")/demo
 PATH="$folder/venv/bin:$PATH"
+port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HARNESS_CACHE="$folder/cache"
 
 say() {
     printf '\n$ %s\n' "$*"
     "$@"
 }
 
-if [ ! -f "$folder/model/harness.json" ]; then
-    say python examples/tiny_model.py "$folder/model"
-fi
-say harness run --benchmark gsm8k --model "$folder/model" --engine transformers --data examples/demo --out "$folder/runs" --fresh
-run=$(ls -dt "$folder"/runs/gsm8k/model/*/ | head -n 1)
-say harness show "$run" --wrong --sample 2
+rm -rf "$folder/data" "$folder/train" "$folder/base" "$folder/sft" "$folder/dpo" "$folder/runs"
+say python "$here/world.py" "$folder"
+
+printf '\n$ python %s %s &\n' "$here/judge.py" "$port"
+python "$here/judge.py" "$port" &
+trap 'kill $! 2>/dev/null' EXIT
+
+evaluate() {
+    say harness run "$here/evaluate.toml" --model "$folder/$1" --data "$folder/data" --out "$folder/runs" \
+        --judge rule --set "judge.base_url=http://127.0.0.1:$port/v1"
+}
+
+evaluate base
+say harness train sft "$here/sft.toml" --model "$folder/base" --out "$folder/sft" \
+    --set "sft.data=[\"$folder/train/demonstrations.jsonl\"]"
+evaluate sft
+say harness train dpo "$here/dpo.toml" --model "$folder/sft" --out "$folder/dpo" \
+    --set "dpo.data=[\"$folder/train/harmless.jsonl.gz\", \"$folder/train/helpful.jsonl.gz\"]"
+evaluate dpo
+
+set -- "$folder"/runs/*/base/* "$folder"/runs/*/sft/* "$folder"/runs/*/dpo/*
+say harness show "$folder"/runs/gsm8k/dpo/* --wrong --sample 1
+say harness compare "$@"
+say harness report "$@" --out "$folder/report.html" --force
+printf '\nThe report: %s\n' "$folder/report.html"

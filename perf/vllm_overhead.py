@@ -114,6 +114,7 @@ def serve_bare(
     """Load vLLM, then generate all prompts in one call for each True that comes in."""
     os.setsid()
     os.environ.update({"VLLM_LOGGING_LEVEL": "ERROR", **environment})
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)
     from vllm import LLM, SamplingParams
 
     llm = LLM(**arguments)
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder with gsm8k/test.jsonl [made-up questions]")
     parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model (enforce_eager=false)")
     arguments = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as `harness run` has it; bare vLLM has what it takes by itself
     with tempfile.TemporaryDirectory() as name, LoadOnce() as models:
         plan = make_plan(arguments, Path(name))
         requests = [plan.request(index)[1] for index in plan.selection]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def command(
     Give the same command again after a crash or Ctrl-C and it goes on where it stopped. Options come from --from, then
     CONFIG.toml, then --set, then flags; plugins take theirs as --set NAME.OPTION=VALUE.
     """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are encoded singly: threads only get in the way
     from harness.evaluation.judging import judge_run, make_judge, planned_scorer
     from harness.evaluation.options import run_options
     from harness.evaluation.plan import make_plans
