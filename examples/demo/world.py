@@ -162,13 +162,18 @@ def make_data(folder: Path) -> list[tuple[str, str]]:
     draw.shuffle(demonstrations)
     write_jsonl(train / "demonstrations.jsonl", ({"prompt": p, "response": r} for p, r in demonstrations))
 
+    write_pairs(train, unkind[60:], draw.sample(kind, 60))
+    return demonstrations
+
+
+def write_pairs(folder: Path, unkind: list[tuple[str, str, str]], kind: list[tuple[str, str, str]]) -> None:
+    """Write preferences as HH's transcripts: to refuse what does harm, and to help with what does not."""
     turn = "\n\nHuman: {}\n\nAssistant: {}"
-    harmless = [(text, REFUSAL, answer) for text, _, answer in unkind[60:]]
-    helpful = [(text, answer, REFUSAL) for text, _, answer in draw.sample(kind, 60)]
+    harmless = [(text, REFUSAL, answer) for text, _, answer in unkind]
+    helpful = [(text, answer, REFUSAL) for text, _, answer in kind]
     for name, pairs in (("harmless", harmless), ("helpful", helpful)):
         rows = ({"chosen": turn.format(text, c), "rejected": turn.format(text, r)} for text, c, r in pairs)
-        write_jsonl(train / f"{name}.jsonl.gz", rows)
-    return demonstrations
+        write_jsonl(folder / f"{name}.jsonl.gz", rows)
 
 
 def make_base(folder: Path, demonstrations: list[tuple[str, str]]) -> None:
