@@ -3,9 +3,10 @@
 # Usage: sh examples/demo.sh FOLDER, with an environment in FOLDER/venv (`make demo` makes it). Twice gives the same
 # figures on the same machine.
 set -eu
-folder=$1
 here=$(dirname "$0")/demo
-PATH="$folder/venv/bin:$PATH"
+PATH="$1/venv/bin:$PATH"
+folder=$1/world
+[ -x "$1/venv/bin/harness" ] || { echo "no environment in $1/venv: run make demo" >&2; exit 2; }
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HARNESS_CACHE="$folder/cache"
 
@@ -14,12 +15,15 @@ say() {
     "$@"
 }
 
-rm -rf "$folder/data" "$folder/train" "$folder/base" "$folder/sft" "$folder/dpo" "$folder/runs"
+rm -rf "$folder"
 say python "$here/world.py" "$folder"
 
 printf '\n$ python %s %s &\n' "$here/judge.py" "$port"
 python "$here/judge.py" "$port" &
-trap 'kill $! 2>/dev/null' EXIT
+judge=$!
+trap 'kill "$judge" 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 evaluate() {
     say harness run "$here/evaluate.toml" --model "$folder/$1" --data "$folder/data" --out "$folder/runs" \

@@ -6,6 +6,8 @@ venv=$1 harness=$2
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 say() {
     printf '\n$ %s\n' "$*"
