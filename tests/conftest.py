@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 pytest_plugins = ["harness.testing.fixtures"]
 
 
+# A shell starts what runs in the background with Ctrl-C ignored, and what that starts would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real benchmark data; tests that need it are skipped where it is absent."""

@@ -39,9 +39,14 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str, bool], None]) 
             log_level="critical",
             timeout_graceful_shutdown=1,
         )
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets=sockets)  # from here on it hears signals
+                ready(f"http://{f'[{host}]' if ':' in host else host}:{number}/", loopback)
+
         try:
-            ready(f"http://{f'[{host}]' if ':' in host else host}:{number}/", loopback)
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config).run(sockets=[listener])
         except KeyboardInterrupt:  # the way to end it; uvicorn has stopped already, and hands the signal on
             return
 
