@@ -75,7 +75,11 @@ def main() -> None:
         _say(str(error))
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        from harness.reports.samples import printable
+
+        told = io.StringIO()
+        error.show(told)
+        click.echo(printable(told.getvalue()), nl=False, err=True)  # it may quote a name that the shell has filled in
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; give the same command again to go on")
@@ -92,7 +96,9 @@ def _debug() -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(f"harness: {' '.join(message.split())}", err=True)
+    from harness.reports.samples import printable
+
+    click.echo(f"harness: {printable(' '.join(message.split()))}", err=True)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -128,6 +128,9 @@ class _Script:
                 text, parts = "\n".join(parts), []
                 if text.strip():
                     yield text
+        text = "\n".join(parts)
+        if text.strip() and not sys.stdin.isatty():  # to a person Ctrl-D leaves, in the middle of an instruction too
+            yield text
 
     def take(self, text: str) -> None:
         """Ask an instruction or carry out a command; ConfigError or ModelError where that cannot be done."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from harness.cli.options import warn
+
 if TYPE_CHECKING:
     from harness.prompts import PromptFormat
     from harness.reports.look import Look
@@ -64,8 +66,7 @@ def look(
     warnings = [*choice.warnings]
     if context is not None and seq_length > context:
         warnings.append(f"--seq-length {seq_length:,} is above the {context:,} tokens that the model can attend to")
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(warnings)
 
 
 def _texts(files: Sequence[str], columns: _Columns, form: PromptFormat, tokenizer: Any, loss: str) -> Look | PairLook:

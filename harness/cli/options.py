@@ -33,9 +33,11 @@ _JUDGE = (
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Print warnings on standard error."""
+    """Print warnings on standard error, made `printable`."""
+    from harness.reports.samples import printable
+
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {printable(warning)}", err=True)
 
 
 def judge_options(function: F) -> F:

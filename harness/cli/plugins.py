@@ -44,6 +44,8 @@ def command(checked: str | None, new: str | None, as_json: bool, disabled: tuple
     from harness.registry import Registry
 
     _refuse_idle(given, {"--check": checked, "--new": new})
+    if new is not None and as_json:
+        raise ConfigError("--json goes with the list or with --check, not with --new")
     registry = Registry(disabled)
     if new is not None:
         return _new(new, given, registry)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import evaluation_options
+from harness.cli.options import evaluation_options, warn
 
 
 @click.command("preview")
@@ -25,6 +25,5 @@ def command(benchmark: str, index: int, pairs: tuple[str, ...], disabled: tuple[
     [plan] = make_plans(options, Registry(disabled))
     if not -len(plan.examples) <= index < len(plan.examples):
         raise ConfigError(f"--index {index}: {benchmark} has {len(plan.examples)} examples, counted from 0")
-    for warning in plan.choice.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(plan.choice.warnings)
     click.echo(preview(plan, index % len(plan.examples)))

@@ -37,10 +37,15 @@ def command(
     from harness.reports.summary import summary
 
     if run.is_file():
+        _refuse_idle(f"{run} is a file of annotations", parser=parsers, groups=groups, csv=table, no_plugin=disabled)
         click.echo(_annotations(run, length_control, as_json))
         return
     if length_control is not None:
         raise ConfigError(f"--length-control goes with a file of annotations, and {run} is none")
+    if table is not None:
+        _refuse_idle("--csv writes a table of samples", groups=groups, json=as_json)
+        if len(parsers) > 1:
+            raise ConfigError("--csv writes the answers of one parser; give one --parser")
     folder = RunFolder(run)
     if table is not None:
         export_predictions(folder, table, parsers, Registry(disabled))
@@ -54,6 +59,15 @@ def command(
     part = "" if results["n"] == selected else f" · {results['n']:,} of {selected:,} samples so far"
     part += ", and the run is still going" if part and folder.going else ""
     click.echo(summary(f"{folder.config['benchmark']} · {folder.model}{part}", results, {}, str(run), groups=groups))
+
+
+def _refuse_idle(reason: str, **options: object) -> None:
+    """Raise ConfigError for the first option given that would do nothing."""
+    from harness.errors import ConfigError
+
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"--{name.replace('_', '-')} does nothing here: {reason}")
 
 
 def _annotations(path: Path, length_control: str | None, as_json: bool) -> str:

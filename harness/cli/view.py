@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import warn
+
 
 @click.command("view")
 @click.argument("runs", type=click.Path(path_type=Path), default="runs")
@@ -24,7 +26,7 @@ def command(runs: Path, host: str, port: int, open_it: bool) -> None:
     def ready(address: str, loopback: bool) -> None:
         if not loopback:
             said = f"whoever can reach {address} can read every run in {runs}; there is no password"
-            click.echo(f"warning: {said}", err=True)
+            warn([said])
         click.echo(f"{address}  (the runs in {runs}; Ctrl-C ends it)")
         if open_it:
             click.launch(address)

@@ -49,7 +49,7 @@ class Difference:
     is Student's t within groups). `p` is two-sided, by `test` (``mcnemar`` or ``sign-flip``), for the first metric of
     each reader, which the others restate. `adjusted` is p by Holm, for the benchmarks' headlines alone, over all of
     them in the comparison. `gained` and `lost` are the ids that turned right and wrong (of scores between 0 and 1:
-    those that rose above one half, and fell from there).
+    those that rose above one half, and fell from there), of every metric.
     """
 
     run: str
@@ -144,11 +144,14 @@ class Comparison:
     seed: int
 
     def alignment_tax(self) -> Mapping[str, Mapping[str, Difference]]:
-        """Return benchmark → label → the headline's difference to the baseline; a loss is the tax."""
+        """Return benchmark → label → the headline's difference to the first of `labels`; a loss is the tax.
+
+        Benchmarks that have another baseline are left out.
+        """
         return {
             each.benchmark: each.headline.against_baseline
             for each in self.benchmarks
-            if each.headline is not None and each.headline.against_baseline
+            if each.headline is not None and each.headline.against_baseline and each.baseline == self.labels[0]
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -187,7 +190,9 @@ def compare(
     _check(runs, metrics)
     registry = Registry()
     found = [
-        _Runs(group, registry.get("scorers", group[0].config["scorer"]), replicates, seed).compare(metrics)
+        _Runs(group, labels(group, runs), registry.get("scorers", group[0].config["scorer"]), replicates, seed).compare(
+            metrics
+        )
         for group in by_benchmark.values()
     ]
     adjusted, tests = _adjusted(found)
@@ -209,9 +214,11 @@ def _check(runs: Sequence[Recorded], metrics: Sequence[str]) -> None:
 class _Runs:
     """The runs of one benchmark by label, their rows brought into the baseline's order."""
 
-    def __init__(self, runs: Sequence[Recorded], scorer: Scorer, replicates: int, seed: int) -> None:
+    def __init__(
+        self, runs: Sequence[Recorded], columns: Sequence[str], scorer: Scorer, replicates: int, seed: int
+    ) -> None:
         self._baseline = runs[0]
-        self._runs = dict(zip(labels(runs), runs, strict=True))
+        self._runs = dict(zip(columns, runs, strict=True))
         self._order = {label: aligned(runs[0], run) for label, run in self._runs.items()}
         self._scorer, self._replicates, self._seed = scorer, replicates, seed
         numbers: dict[str | None, int] = {}
@@ -277,6 +284,8 @@ class _Runs:
         both = ~np.isnan(columns[0] + columns[1])
         first, second = (column[both] for column in columns)
         groups = self._groups[both]
+        ids = np.array(self._baseline.ids, dtype=object)[both]
+        gained, lost = (first <= 0.5) & (second > 0.5), (first > 0.5) & (second <= 0.5)
         found = Difference(
             run,
             against,
@@ -284,15 +293,15 @@ class _Runs:
             "groups" if self._by_group else "nothing" if macro else "examples",
             int((first != second).sum()),
             int(len(both) - both.sum()),
+            gained=tuple(ids[gained]),
+            lost=tuple(ids[lost]),
         )
         if not tested or not len(first):
             return found
-        ids = np.array(self._baseline.ids, dtype=object)[both]
-        gained, lost = (first <= 0.5) & (second > 0.5), (first > 0.5) & (second <= 0.5)
         binary = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
         p = mcnemar(int(gained.sum()), int(lost.sum())) if binary else sign_flip(second - first, self._seed)
         test = "mcnemar" if binary else "sign-flip"
-        return dataclasses.replace(found, test=test, p=p, gained=tuple(ids[gained]), lost=tuple(ids[lost]))
+        return dataclasses.replace(found, test=test, p=p)
 
     def _estimate(self, first: Floats, second: Floats, groups: Ints, *, macro: bool) -> Estimate:
         seed, replicates = self._seed, self._replicates
@@ -334,22 +343,40 @@ def _way(said: Mapping[str, Any]) -> dict[str, Any]:
     return {name: said.get(name) for name in (*parts, *(["model"] if said.get("engine") != "replay" else []))}
 
 
-def labels(runs: Sequence[Recorded]) -> list[str]:
-    """Return a label for each run: the model's name, with what tells apart the runs that share one."""
+def labels(runs: Sequence[Recorded], among: Sequence[Recorded] = ()) -> list[str]:
+    """Return a label for each run of a benchmark: the model's name, with what tells apart the runs that share one.
+
+    Models of one name that are not the same weights, in `runs` or elsewhere in `among`, have their digest's beginning
+    in it, so that a label stands for one model on every benchmark.
+    """
+    names = [_name(run, [*runs, *among]) for run in runs]
     found = []
-    for place, run in enumerate(runs):
-        alike = [other for other in runs if other.model == run.model]
-        label = run.model
+    for place, (name, run) in enumerate(zip(names, runs, strict=True)):
+        alike = [other for called, other in zip(names, runs, strict=True) if called == name]
+        label = name
         if len(alike) > 1:
             for fact in (_format, _engine):
                 if len({fact(other) for other in alike}) == len(alike):
-                    label = f"{run.model} · {fact(run)}"
+                    label = f"{name} · {fact(run)}"
                     break
             else:
-                number = sum(other.model == run.model for other in runs[: place + 1])
-                label = run.model if number == 1 else f"{run.model} ({number})"
+                number = names[: place + 1].count(name)
+                label = name if number == 1 else f"{name} ({number})"
         found.append(label)
     return found
+
+
+def _name(run: Recorded, among: Sequence[Recorded]) -> str:
+    """Return a model's name, with the beginning of its digest where another model in `among` has the same name."""
+    own = _weights(run)
+    others = {_weights(other) for other in among if other.model == run.model} - {None, own}
+    return f"{run.model} · {own[:8]}" if own is not None and others else run.model
+
+
+def _weights(run: Recorded) -> str | None:
+    """Return the digest of a model's weights; None where the engine knows none, as of a server or recorded outputs."""
+    digest = run.config["identity"].get("model", {}).get("model_digest")
+    return None if digest is None else str(digest)
 
 
 def _format(run: Recorded) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,7 +136,10 @@ def json_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file beside `path` and rename it into place; RunError when that fails, the old file untouched."""
+    """Write a file beside `path` and rename it into place; RunError when that fails.
+
+    Whatever is raised, by `chunks` too, the old file is untouched and none is left beside it.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
@@ -143,9 +147,12 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+    except BaseException as error:
+        with suppress(OSError):  # the folder may be none
+            aside.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, title: str, total: int, resumed: int = 0, file: TextIO | None = None) -> None:
         self.added = 0
         self.tokens = 0
-        self._title = title
+        self._title = repr(title)[1:-1]  # a name out of a file may hold what would steer a terminal
         self._total = total
         self._resumed = resumed
         self._file = sys.stderr if file is None else file

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from harness.evaluation.agreement import Agreement
+from harness.reports.samples import on_one_line
 from harness.reports.summary import percent
 from harness.reports.tables import table
 
@@ -14,7 +15,7 @@ def agreement_text(judge: str, found: Agreement, verdicts: Sequence[str]) -> str
     """Return kappa, the share of equal verdicts, and how often each label met each verdict."""
     kappa, agreed = found.kappa, found.agreed
     lines = [
-        f"{judge} and the labels",
+        f"{on_one_line(judge)} and the labels",
         f"  Cohen's kappa {_number(kappa.value)} [{_number(kappa.low)}, {_number(kappa.high)}]"
         f" · agree on {percent(None if isnan(agreed.value) else agreed.value)}"
         f" [{percent(agreed.low)}, {percent(agreed.high)}] · n {agreed.n:,}",

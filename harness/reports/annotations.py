@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.reports.samples import on_one_line
 from harness.reports.tables import table
 
 
@@ -21,7 +22,7 @@ def annotations_text(title: str, figures: Mapping[str, Any]) -> str:
         rows.append(["lc_bootstrap_standard_error", _percent(figures["lc_bootstrap_standard_error"]), ""])
     counts = ("n_wins", "n_wins_base", "n_draws", "n_total", "unreadable")
     lines = [
-        title,
+        on_one_line(title),
         table(["", "percent", "95% interval"], rows),
         " · ".join(f"{name} {figures[name]:,}" for name in counts),
     ]

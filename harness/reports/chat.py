@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.evaluation.chat import Chat, Speaker
 from harness.evaluation.judgements import Verdict
 from harness.evaluation.transcripts import Turn
-from harness.reports.samples import printable
+from harness.reports.samples import on_one_line, printable
 from harness.types import Generation, Prompt
 
 #: Commands → what they do.
@@ -45,7 +45,7 @@ def command_list() -> str:
 def turn_facts(turn: Turn) -> str:
     """Return how an answer ended and what it took, on one line."""
     if turn.error is not None:
-        return f"error: {printable(turn.error)}"
+        return f"error: {on_one_line(turn.error)}"
     facts = []
     if turn.completion_tokens is not None:
         facts.append(f"{turn.completion_tokens:,} tokens")
@@ -76,7 +76,7 @@ def sent_prompt(chat: Chat) -> str:
 
 def verdict_line(judge: str, verdict: Verdict) -> str:
     """Return what a judge says of an answer, on one line."""
-    return f"{judge}: {verdict.verdict}" + (f" ({printable(verdict.error)})" if verdict.error is not None else "")
+    return f"{judge}: {verdict.verdict}" + (f" ({on_one_line(verdict.error)})" if verdict.error is not None else "")
 
 
 def verdict_words(judge: str, verdict: Verdict) -> str:

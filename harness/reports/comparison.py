@@ -19,7 +19,7 @@ from harness.evaluation.comparison import (
     Facts,
     Metric,
 )
-from harness.reports.samples import printable
+from harness.reports.samples import on_one_line, printable
 from harness.reports.summary import count_of, number, percent
 from harness.reports.terminal import Line, Tone, styled
 from harness.types import Estimate
@@ -144,15 +144,24 @@ def differences(comparison: BenchmarkComparison) -> Iterator[Difference]:
 
 
 def _tax(comparison: Comparison) -> Section:
-    """Return what each run has lost of the baseline's headline metric, where there are several benchmarks."""
-    rows = []
-    for each in comparison.benchmarks:
-        metric = each.headline
-        if metric is not None and metric.against_baseline:
-            cells = [_lost(metric.against_baseline.get(label)) for label in comparison.labels[1:]]
-            rows.append([[Line(each.benchmark), Line(metric.name)], *cells])
-    title = f"Alignment tax: points of the headline metric lost against {comparison.labels[0]} (below 0: gained)"
-    return Section(title, ["", *comparison.labels[1:]], rows if len(rows) > 1 else [])
+    """Return what each run has lost of the first model's headline metric, where it is the baseline of several."""
+    tax = comparison.alignment_tax()
+    if len(tax) < 2:
+        return Section("")
+    headlines = {each.benchmark: each.headline.name for each in comparison.benchmarks if each.headline is not None}
+    labels = [label for label in comparison.labels if any(label in lost for lost in tax.values())]
+    rows = [
+        [[Line(benchmark), Line(headlines[benchmark])], *(_lost(lost.get(label)) for label in labels)]
+        for benchmark, lost in tax.items()
+    ]
+    first = comparison.labels[0]
+    notes = [
+        f"{each.benchmark} is left out: its baseline is {each.baseline}"
+        for each in comparison.benchmarks
+        if each.baseline != first and each.headline is not None and each.headline.against_baseline
+    ]
+    title = f"Alignment tax: points of the headline metric lost against {first} (below 0: gained)"
+    return Section(title, ["", *labels], rows, notes)
 
 
 def _lost(difference: Difference | None) -> list[Line]:
@@ -265,7 +274,7 @@ def _laid_out(section: Section, console: Console) -> RenderableType:
     from rich.table import Table
 
     widths = [
-        max(len(printable(line.text)) for cell in cells for line in cell) for cells in zip(*section.rows, strict=True)
+        max(len(on_one_line(line.text)) for cell in cells for line in cell) for cells in zip(*section.rows, strict=True)
     ]
     widths = [max(width, min(len(head), _HEAD)) for width, head in zip(widths, section.heads, strict=True)]
     if sum(widths) + _GAP * (len(widths) - 1) > console.width:

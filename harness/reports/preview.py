@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.evaluation.plan import Plan
 from harness.interfaces import Tokenizer
-from harness.reports.samples import printable
+from harness.reports.samples import on_one_line, printable
 from harness.reports.tables import table
 
 _BORDER = 8
@@ -41,8 +41,8 @@ def preview(plan: Plan, index: int) -> str:
     example, request = plan.request(index)
     parts = [
         describe(plan),
-        f"\nexample {example.id}" + (f" ({example.group})" if example.group else ""),
-        f"gold: {example.gold}" if example.gold is not None else "no gold answer",
+        f"\nexample {on_one_line(example.id)}" + (f" ({on_one_line(example.group)})" if example.group else ""),
+        f"gold: {on_one_line(example.gold)}" if example.gold is not None else "no gold answer",
         "\nprompt, between the lines:",
         "─" * 40,
         printable(request.prompt.text),

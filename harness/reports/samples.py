@@ -35,6 +35,15 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in text)
 
 
+def on_one_line(text: str) -> str:
+    """Return text as `printable` does, line breaks and tabs as escapes too, for where nothing may begin a line.
+
+    >>> on_one_line("test-1\\n  gold: 7")
+    'test-1\\\\n  gold: 7'
+    """
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -45,9 +54,9 @@ def _escape(character: str) -> str:
 def as_text(sample: Sample, parsers: Sequence[str], verdict: Verdict | None = None) -> str:
     """Return one sample as plain text: prompt, output, answers beside the gold answer, and what the judge said."""
     facts = ", ".join([*([sample.group] if sample.group else []), *facts_of(sample)])
-    lines = [f"── {printable(sample.id)} ({printable(facts)})", block("prompt", sample.prompt)]
+    lines = [f"── {on_one_line(sample.id)} ({on_one_line(facts)})", block("prompt", sample.prompt)]
     if sample.gold is not None:
-        lines.append(f"  gold: {printable(sample.gold)}")
+        lines.append(f"  gold: {on_one_line(sample.gold)}")
     return "\n".join([*lines, *answered(sample, parsers, verdict)])
 
 
@@ -62,12 +71,12 @@ def facts_of(sample: Sample) -> list[str]:
 
 def answered(sample: Sample, parsers: Sequence[str], verdict: Verdict | None) -> Iterator[str]:
     """Yield a sample's output, what the parsers read in it, and what the judge said of it."""
-    yield block("output", sample.output) if sample.error is None else f"  error: {printable(sample.error)}"
+    yield block("output", sample.output) if sample.error is None else f"  error: {on_one_line(sample.error)}"
     for parser in parsers:
         answer = sample.answers.get(parser)
         scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.get(parser, {}).items())
-        shown = "(no answer)" if answer is None else printable(answer)
-        yield f"  {parser}: {shown}{f'  [{scores}]' if scores else ''}"
+        shown = "(no answer)" if answer is None else on_one_line(answer)
+        yield f"  {on_one_line(parser)}: {shown}{f'  [{on_one_line(scores)}]' if scores else ''}"
     if verdict is not None:
         yield from _judged(verdict)
 
@@ -79,12 +88,12 @@ def _judged(verdict: Verdict) -> Iterator[str]:
     for question, reply in verdict.replies.items():
         yield block(f"judge ({question})", reply)
     if verdict.error is not None:
-        yield f"  judge's error: {printable(verdict.error)}"
+        yield f"  judge's error: {on_one_line(verdict.error)}"
     scores = ", ".join(f"{name} {value:g}" for name, value in verdict.scores.items() if value is not None)
-    yield f"  verdict: {verdict.verdict}{f'  [{scores}]' if scores else ''}"
+    yield f"  verdict: {on_one_line(verdict.verdict)}{f'  [{on_one_line(scores)}]' if scores else ''}"
 
 
 def block(title: str, text: str) -> str:
     """Return a titled text, each of its lines behind a bar that no output can feign the end of."""
     body = "\n".join(f"  │ {line}" for line in printable(text).split("\n"))
-    return f"  {title}\n{body}"
+    return f"  {on_one_line(title)}\n{body}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.judgements import Verdict
-from harness.reports.samples import answered, as_text, block, facts_of, kinds_of, printable
+from harness.reports.samples import answered, as_text, block, facts_of, kinds_of, on_one_line, printable
 from harness.types import Sample
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def print_entry(shown: Sequence[Shown], console: Console) -> None:
 def _common(shown: Sequence[Shown]) -> Iterator[str]:
     """Yield what two runs have in common."""
     sample = shown[0].sample
-    yield f"── {printable(sample.id)}{f' ({printable(sample.group)})' if sample.group else ''}"
+    yield f"── {on_one_line(sample.id)}{f' ({on_one_line(sample.group)})' if sample.group else ''}"
     if len({each.sample.prompt for each in shown}) == 1:
         yield block("prompt", sample.prompt)
     if sample.gold is not None:
-        yield f"  gold: {printable(sample.gold)}"
+        yield f"  gold: {on_one_line(sample.gold)}"
 
 
 def _own(shown: Sequence[Shown], each: Shown) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _own(shown: Sequence[Shown], each: Shown) -> Iterator[str]:
 
 def _heading(each: Shown) -> str:
     kinds = sorted(each.kinds & {"wrong"})
-    return f"  ── {printable(each.label)}: {', '.join([*kinds, *facts_of(each.sample)])}"
+    return f"  ── {on_one_line(each.label)}: {', '.join([*kinds, *facts_of(each.sample)])}"
 
 
 def _print(text: str, console: Console) -> None:

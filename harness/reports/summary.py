@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.reports.samples import on_one_line, printable
 from harness.reports.tables import table
 
 #: Shares of unparsed, truncated and failed samples above which the table warns.
@@ -18,12 +19,12 @@ MOST_GROUPS = 10
 def summary(
     title: str, results: Mapping[str, Any], timing: Mapping[str, Any], folder: str, *, groups: bool = False
 ) -> str:
-    """Return metrics with intervals, what went wrong, throughput and the run's folder.
+    """Return metrics with intervals, what went wrong, throughput and the run's folder, made `printable`.
 
     Categories are always shown, groups where there are few or `groups` asks for them.
     """
     n = results["n"]
-    lines = [title]
+    lines = [on_one_line(title)]
     if results["metrics"]:
         lines.append(_indent(_metrics(results)))
     elif "judges" in results:
@@ -45,7 +46,7 @@ def summary(
     lines.append(f"  {' · '.join(facts)}")
     lines += [f"  warning: {warning}" for warning in warnings(results)]
     lines.append(f"  {folder}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def warnings(results: Mapping[str, Any]) -> Sequence[str]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.reports.samples import printable
+from harness.reports.samples import on_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def console() -> Console:
 
 
 def styled(*lines: Line) -> Text:
-    """Return lines for a console, made `printable`."""
+    """Return lines for a console, each kept `on_one_line`."""
     from rich.text import Text
 
-    return Text("\n").join(Text(printable(line.text), style=_STYLES[line.tone], overflow="fold") for line in lines)
+    return Text("\n").join(Text(on_one_line(line.text), style=_STYLES[line.tone], overflow="fold") for line in lines)

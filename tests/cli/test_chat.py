@@ -138,6 +138,11 @@ def test_lines_are_joined_and_slashes_escaped(chat: Chat, server: CompletionsSer
     assert [turn["instruction"] for turn in records(tmp_path, "turn")] == ["first line\nsecond", "/retry is a word"]
 
 
+def test_a_last_line_that_would_go_on_is_asked(chat: Chat, server: CompletionsServer, tmp_path: Path) -> None:
+    chat(b"one\ntwo\\\nC:\\dir\\", *served())
+    assert [turn["instruction"] for turn in records(tmp_path, "turn")] == ["one", "two\nC:\\dir"]
+
+
 def test_the_prompt_is_shown_as_it_was_sent(chat: Chat, tiny: Path, tmp_path: Path) -> None:
     from harness.engines.models import load_tokenizer
     from harness.prompts import find_format

@@ -240,3 +240,30 @@ def test_what_does_not_fit_is_one_line(harness: Command, two: list[Path], tmp_pa
     check_one_line(harness("compare", *two), "samples.jsonl:1: not a sample")
     assert harness("compare").code == 2
     assert "compare" in COMMANDS
+
+
+def test_benchmarks_with_another_baseline_have_no_part_in_the_tax(harness: Command, all_runs: list[Path]) -> None:
+    gsm8k, mmlu, safety = (all_runs[place::3] for place in range(3))
+    out = harness("compare", *gsm8k[:2], *mmlu[:2], *reversed(safety[:2])).out
+    tax = out[out.index("Alignment tax: ") : out.index("Flips")]
+    assert tax.startswith("Alignment tax: points of the headline metric lost against base (")
+    assert re.findall(r"^(gsm8k|mmlu|simple_safety_tests)\b", tax, re.MULTILINE) == [
+        "gsm8k",
+        "mmlu",
+        "simple_safety_tests",
+    ]
+    assert "simple_safety_tests is left out: its baseline is sft\n" in tax
+
+
+def test_what_turned_is_counted_for_a_metric_without_a_test_too(harness: Command, all_runs: list[Path]) -> None:
+    done = harness("compare", *all_runs[1:5:3], "--metric", "accuracy_macro")
+    assert "mmlu, base → sft: 15 gained, 3 lost" in done.out and "p:" not in done.out
+
+
+def test_an_id_cannot_begin_a_line(harness: Command, two: list[Path]) -> None:
+    for path in two:
+        text = (path / "samples.jsonl").read_text()
+        (path / "samples.jsonl").write_text(text.replace('"test-0030"', '"x\\nAll models: 100%"'))
+    done = harness("compare", *two)
+    assert done.code == 0
+    assert "\n  + x\\nAll models: 100%, test-0031" in done.out

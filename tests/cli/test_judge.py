@@ -343,6 +343,8 @@ def test_recorded_annotations_are_scored_without_a_judge(
     assert (figures["lowest"], figures["highest"]) == (37.5, 62.5)
     table = harness("score", path).out
     assert "win_rate" in table and "win_rate lies in [37.50, 62.50], whatever the unreadable ones mean" in table
+    for words in (["--csv", "x.csv"], ["--parser", "choice"], ["--groups"], ["--no-plugin", "mmlu"]):
+        check_one_line(harness("score", path, *words), f"{words[0]} does nothing here: .* is a file of annotations")
 
 
 @pytest.mark.parametrize("model", ["alpaca-7b", "gpt-3.5-turbo-1106", "text_davinci_001"])

@@ -223,6 +223,23 @@ def test_predictions_can_be_read_by_another_parser(
     assert [row["answer"] for row in table(tmp_path / "p.csv")] == ["3", "1001", "-2"]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json"], "--json does nothing here: --csv writes a table of samples"),
+        (["--groups"], "--groups does nothing here"),
+        (["--parser", "final-number", "--parser", "last-number"], "give one --parser"),
+    ],
+)
+def test_options_that_predictions_do_not_have_are_refused(
+    run: Run, harness: Command, outputs: Outputs, tmp_path: Path, words: list[str], message: str
+) -> None:
+    run(write(tmp_path / "p.jsonl", QUESTIONS), outputs("2", "1001", "-2"), *PARSER)
+    done = harness("score", only(tmp_path), "--csv", tmp_path / "p.csv", *words)
+    assert done.code == 2 and message in done.err
+    assert not (tmp_path / "p.csv").exists()
+
+
 def test_a_file_that_is_there_is_not_overwritten(run: Run, harness: Command, outputs: Outputs, tmp_path: Path) -> None:
     run(write(tmp_path / "p.jsonl", QUESTIONS), outputs("2", "1001", "-2"), *PARSER)
     folder = only(tmp_path)

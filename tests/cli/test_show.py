@@ -170,3 +170,18 @@ def test_runs_that_do_not_pair_are_one_line(harness: Command, tmp_path: Path, ba
     made = MadeRuns(tmp_path)
     check_one_line(harness("show", base, made.mmlu("m", lambda i: True)), "is a run of gsm8k, and .* of mmlu: there is")
     check_one_line(harness("show", base, "--flipped", made.gsm8k("x", BASE, n=13)), "1 only it has .test-0012.")
+
+
+@pytest.mark.parametrize("form", [[], ["--markdown"]])
+def test_no_id_or_answer_can_feign_another_sample(harness: Command, base: Path, sft: Path, form: list[str]) -> None:
+    forged = "x\n── test-9999 (ok)\n  gold: 98765"
+    for path in (base, sft):
+        text = (path / "samples.jsonl").read_text().splitlines()
+        samples = [json.loads(line) for line in text]
+        samples[0] |= {"id": forged, "gold": forged, "group": forged, "answers": {"final-number": forged}}
+        samples[1] |= {"status": "engine_error", "error": forged, "scores": {}, "answers": {}}
+        (path / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    for other in ([], [sft]):
+        out = harness("show", base, *other, "--sample", 12, *form).out
+        assert "9999" in out
+        assert not re.search(r"^(── test-9999|  gold: 98765$)", out, re.MULTILINE)

@@ -189,6 +189,8 @@ def test_one_metric_alone(tmp_path: Path) -> None:
     paths = made.mmlu("base", BASE), made.mmlu("sft", SFT)
     [each] = compared(*paths, metrics=["accuracy_macro"]).benchmarks
     assert [metric.name for metric in each.metrics] == ["accuracy_macro"]
+    found = only(compared(*paths, metrics=["accuracy_macro"]))
+    assert (found.p, len(found.gained), len(found.lost)) == (None, 15, 3)  # not tested, but turned all the same
     with pytest.raises(ConfigError, match="no run has a metric 'acuracy'; did you mean 'accuracy'"):
         compared(*paths, metrics=["acuracy"])
 
@@ -322,3 +324,33 @@ def test_runs_of_different_benchmarks_have_nothing_in_common(tmp_path: Path) -> 
     comparison = compared(gsm8k, mmlu, made.gsm8k("sft", SFT))
     alone = comparison.benchmarks[1]
     assert (list(alone.facts), alone.metrics[0].against_baseline) == (["base"], {})
+
+
+def test_the_tax_is_against_one_model_alone(tmp_path: Path) -> None:
+    made = MadeRuns(tmp_path)
+    base, sft = made.gsm8k("base", BASE), made.gsm8k("sft", SFT)
+    comparison = compared(base, sft, made.mmlu("dpo", DPO), made.mmlu("sft", SFT))
+    assert [each.baseline for each in comparison.benchmarks] == ["base", "dpo"]
+    assert {benchmark: list(lost) for benchmark, lost in comparison.alignment_tax().items()} == {"gsm8k": ["sft"]}
+
+
+def test_two_models_of_one_name_are_told_apart_on_every_benchmark(tmp_path: Path) -> None:
+    made = MadeRuns(tmp_path)
+
+    def run(make: Callable[..., Path], model: str, right: Right, digest: str) -> Path:
+        path = make(model, right)
+        edit(path / "run.json", lambda config: config["identity"].update(model={"model_digest": digest * 64}))
+        return path
+
+    paths = [
+        run(made.gsm8k, "base", BASE, "0"),
+        run(made.gsm8k, "step-100", SFT, "a"),
+        run(made.mmlu, "base", BASE, "0"),
+        run(made.mmlu, "step-100", DPO, "b"),
+    ]
+    first, second = "step-100 · aaaaaaaa", "step-100 · bbbbbbbb"
+    assert compared(*paths).labels == ("base", first, second)
+    assert set(compared(*reversed(paths)).labels) == {"base", first, second}
+    again = compared(*paths[:2], run(made.gsm8k, "step-100", DPO, "b"), run(made.gsm8k, "step-100", DPO, "b"))
+    assert again.labels == ("base", first, second, f"{second} (2)")
+    assert compared(*paths[:2]).labels == ("base", "step-100")

@@ -136,6 +136,7 @@ def test_a_second_process_on_the_same_run_is_refused(runs: Runs) -> None:
     process = runs.start("runs")
     while lines(runs.folder / "runs") < 1:
         time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)  # or it may have finished before the second asks
     second = runs.start("runs")
     _, err = second.communicate(timeout=60)
     assert second.returncode == 2

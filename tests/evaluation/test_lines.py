@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from harness.errors import RunError
 from harness.evaluation.journal import Journal, RunFolder
-from harness.evaluation.lines import locked
+from harness.evaluation.lines import locked, write_atomically
 
 WRITER = (
     "import sys; from pathlib import Path\n"
@@ -49,3 +53,19 @@ def test_asking_all_the_time_refuses_no_writer(tmp_path: Path) -> None:
     finally:
         ended.set()
         asker.join()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_file_that_is_not_finished_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"old")
+
+    def chunks() -> Iterator[bytes]:
+        yield b"new"
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, chunks())
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("results.json", b"old")]
+    with pytest.raises(RunError, match="cannot write"):
+        write_atomically(path / "below a file", [b"new"])
