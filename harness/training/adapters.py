@@ -98,7 +98,8 @@ def settle_quantized(lm: Any) -> None:
 def add_adapter(lm: Any, config: Any, dtype: torch.dtype, seed: int) -> None:
     """Freeze `lm` and put an adapter in `dtype` beside the linear layers that `config` names; `seed` alone decides it.
 
-    Raises ConfigError where a layer has no such name or is not linear.
+    Raises ConfigError where a layer has no such name or is not linear, or is the output layer: losses compute with its
+    weight alone.
     """
     import torch
     from peft import inject_adapter_in_model
@@ -112,6 +113,8 @@ def add_adapter(lm: Any, config: Any, dtype: torch.dtype, seed: int) -> None:
         except ValueError as error:
             raise ConfigError(f"lora_targets={asked}: {str(error).splitlines()[0]}") from error
     for name, layer in _adapted(lm).items():
+        if layer is lm.get_output_embeddings():
+            raise ConfigError(f"lora_targets={asked}: {name} is the output layer, which gets no adapter; leave it out")
         if _NAME not in layer.lora_A:
             raise ConfigError(f"lora_targets={asked}: {name} is not a linear layer")
         for part in (layer.lora_A, layer.lora_B):

@@ -163,31 +163,46 @@ class Checkpoints:
 
     def _newest(self) -> Path | None:
         last, new, previous = (self.folder / name for name in (LAST, f"{LAST}.new", PREVIOUS))
-        problem = fault(last) if last.exists() else None
-        if last.exists() and problem is None:
-            return last
-        if problem is not None:
+        problems: dict[Path, str] = {}
+        usable = None
+        for path in (last, new, previous):
+            problem = fault(path) if path.exists() else "missing"
+            if problem is None:
+                usable = path
+                break
+            if path.exists() and path != new:  # that one has not been whole yet
+                problems[path] = problem
+        if usable is None and problems:
+            path, problem = next(iter(problems.items()))
+            raise RunError(f"{path} is damaged ({problem}) and there is none before it; start anew with another out=")
+        if usable is None:
+            return None
+        if last in problems:
             _remove(self.folder / "damaged")
             last.rename(self.folder / "damaged")
-        if new.exists() and fault(new) is None:
-            new.rename(last)
-            return last
-        usable = previous.exists() and fault(previous) is None
-        if problem is not None and not usable:
-            raise RunError(f"{last} is damaged ({problem}) and there is none before it; start anew with another out=")
-        if problem is not None:
-            print(f"warning: {last} is damaged ({problem}); going on from {previous}", file=sys.stderr, flush=True)
-        return previous if usable else None
+        if usable == new:
+            return new.rename(last)
+        if last in problems:
+            print(f"warning: {last} is damaged ({problems[last]}); going on from {usable}", file=sys.stderr, flush=True)
+        return usable
 
     def restore(self, checkpoint: Path, network: Network, optimizer: Optimizer) -> Progress:
-        """Load optimizer, random states and adapter, if any, from a checkpoint and return how far it had come."""
+        """Load optimizer, random states and adapter, if any, from a checkpoint and return how far it had come.
+
+        Raises RunError for a checkpoint whose optimizer is another one.
+        """
+        from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.filesystem import FileSystemReader
         from torch.distributed.checkpoint.state_dict_loader import load
 
         state = checkpoint / _STATE
         content = json.loads((state / "progress.json").read_text())
         reader = FileSystemReader(state / "optimizer")
-        load(optimizer.state, storage_reader=reader, no_dist=self._ranks.world == 1)
+        try:
+            load(optimizer.state, storage_reader=reader, no_dist=self._ranks.world == 1)
+        except CheckpointException as error:
+            said = first_line(_inner(error))
+            raise RunError(f"{state} does not fit this training ({said}); give another out=") from error
         progress = Progress(**content)
         optimizer.steps = progress.step
         if adapter_weights(network.lm):
@@ -217,10 +232,10 @@ class Checkpoints:
         keep = self._copies.keep if self._beside else None
         parts: list[Callable[[Path], None]] = [Weights(network, self._ranks, keep).write]
         adapter = {name: whole(tensor).to("cpu", copy=True) for name, tensor in adapter_weights(network.lm).items()}
-        if adapter and self._ranks.main:
+        if adapter:
             card = adapter_card(network.lm, self._card.get("base_model", ""))
-            parts.append(lambda folder: save_adapter(folder / ADAPTER, adapter, card))
-        state = self._state(optimizer, progress, keep) if LAST in places else None
+            parts.append(lambda folder: save_adapter(folder / ADAPTER, adapter, card) if self._ranks.main else None)
+        state = self._state(optimizer, progress, keep) if LAST in places else []
         if self._ranks.main and self._descriptions is None:
             self._descriptions = _descriptions(self._tokenizer, self._card)
         self._copies.wait()
@@ -235,20 +250,21 @@ class Checkpoints:
         self._background.finish()
 
     def _write(
-        self, places: Sequence[str], parts: Sequence[Callable[[Path], None]], state: Callable[[Path], None] | None
+        self, places: Sequence[str], parts: Sequence[Callable[[Path], None]], state: Sequence[Callable[[Path], None]]
     ) -> None:
         for name in sorted(places):  # the best before the last, from which it could be made again
-            self._replace(name, [*parts, state] if state and name == LAST else parts)
+            self._replace(name, [*parts, *state] if name == LAST else parts)
 
     def _replace(self, name: str, parts: Sequence[Callable[[Path], None]]) -> None:
+        """Write a checkpoint, part by part, and put it in its place; all ranks have the same parts."""
         new = self.folder / f"{name}.new"
         with self._together():
             if self._ranks.main:
                 _remove(new)
                 new.mkdir(parents=True)
         try:
-            with self._together():
-                for write in parts:
+            for write in parts:
+                with self._together():  # a part may wait for all ranks: none begins one when another has failed before
                     write(new)
         except RunError:
             if self._ranks.main:
@@ -263,8 +279,8 @@ class Checkpoints:
                 self._settle(name, PREVIOUS if name == LAST else f"{BEST}.old")
                 self._link(BEST if (self.folder / BEST).exists() else LAST)
 
-    def _state(self, optimizer: Optimizer, progress: Progress, keep: Keep | None) -> Callable[[Path], None]:
-        """Return what writes the state of a training that a model folder does not hold, as it is now."""
+    def _state(self, optimizer: Optimizer, progress: Progress, keep: Keep | None) -> list[Callable[[Path], None]]:
+        """Return the parts that write the state of a training that a model folder does not hold, as it is now."""
         from safetensors.torch import save_file
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.filesystem import FileSystemWriter
@@ -276,10 +292,12 @@ class Checkpoints:
         if keep is not None:
             state = {name: copied(tensor, partial(keep, name)) for name, tensor in state.items()}
 
-        def write(checkpoint: Path) -> None:
+        def write_random(checkpoint: Path) -> None:
+            (checkpoint / _STATE).mkdir(exist_ok=True)
+            save_file(random, checkpoint / _STATE / _random_file(ranks))
+
+        def write_optimizer(checkpoint: Path) -> None:
             folder = checkpoint / _STATE
-            folder.mkdir(exist_ok=True)
-            save_file(random, folder / _random_file(ranks))
             writer = FileSystemWriter(folder / "optimizer")
             try:
                 save(state, storage_writer=writer, process_group=ranks.group, no_dist=ranks.world == 1)
@@ -288,7 +306,7 @@ class Checkpoints:
             if ranks.main:
                 (folder / "progress.json").write_text(text)
 
-        return write
+        return [write_random, write_optimizer]
 
     def _settle(self, name: str, old: str) -> None:
         """Put ``NAME.new`` in the place of NAME if it is whole; what was there becomes `old`.
@@ -435,8 +453,13 @@ def _as_os_error(error: Any, folder: Path) -> OSError:
     """
     if shutil.disk_usage(folder).free < 1 << 20:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    inner, _ = next(iter(error.failures.values()))
-    return OSError(errno.EIO, first_line(inner))
+    return OSError(errno.EIO, first_line(_inner(error)))
+
+
+def _inner(error: Any) -> BaseException:
+    """Return what the first rank that failed said, out of torch's CheckpointException."""
+    inner: BaseException = next(iter(error.failures.values()))[0]
+    return inner
 
 
 def _remove(folder: Path) -> None:

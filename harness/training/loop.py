@@ -30,7 +30,7 @@ from harness.training.batch import Rows, steps_in_epoch
 from harness.training.checkpoint import BEST, LAST, METRICS, Checkpoints, Progress
 from harness.training.memory import Shape
 from harness.training.metrics import Metrics, duration, means, peak_flops
-from harness.training.network import Network, Objective, load_network
+from harness.training.network import Network, Objective, load_network, weights_dtype
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, join, leave, whole
@@ -89,9 +89,9 @@ def train(job: Job) -> Path:
         raise DataError("the data is too small for a single row; give more of it, or shorter rows")
     ranks = join(options.device)
     _set_determinism(options, ranks)
-    checkpoints = Checkpoints(
-        job.run.out, ranks, identity=job.identity, card=job.card, tokenizer=job.tokenizer
-    )  # fmt: skip
+    dtype = str(weights_dtype(options, ranks.device)).removeprefix("torch.")  # auto is another one on another device
+    identity = {**job.identity, "dtype": dtype}
+    checkpoints = Checkpoints(job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer)
     with checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()
         job.prepare(ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,9 +45,8 @@ class Metrics:
     ) -> None:
         self._path, self._steps, self._trackers = path, steps, trackers
         self._screen = sys.stderr if screen is None else screen
-        kept = [line for line in read_metrics(path) if line["step"] <= step] if step and path.exists() else []
         try:
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            _drop_later(path, step)
             self._file = path.open("a")
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
@@ -103,6 +103,21 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 return
+
+
+def _drop_later(path: Path, step: int) -> None:
+    """Leave the lines up to `step` in a metrics.jsonl; where others go, it is replaced as a whole."""
+    if not path.exists():
+        return
+    kept = "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step) if step else ""
+    if kept == path.read_text():
+        return
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w") as file:
+        file.write(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def duration(seconds: float) -> str:

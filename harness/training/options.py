@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from harness.training.schedule import Schedule
 
 Recompute = Literal["none", "selective", "full"]
 Attention = Literal["auto", "flash", "varlen", "sdpa"]
+
+_LEAST_EPS = 1e-30  # well above what fp32 makes 0 of
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class TrainingOptions:
         optimizer, learning_rate, schedule, warmup (a share of the steps below 1, else a number of steps), weight_decay
             (matrices only), betas and eps (AdamW), alpha (RMSprop), moments (dtype of their averages), clip (largest
             norm of the gradient; 0 for none).
-        dtype: of the weights; ``auto`` is bfloat16 on a GPU and the model's own on a CPU. The fp32 masters of bfloat16
-            weights are exact.
+        dtype: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The fp32 masters of bfloat16 weights
+            are exact.
         device: ``auto`` takes a GPU where there is one. attention: ``auto`` takes the fastest that keeps documents
             apart. compile: whether layers are compiled; ``auto`` on a GPU only.
         recompute: which activations are computed anew in the backward pass instead of kept.
@@ -67,6 +70,11 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{name} must be finite, not {number}")
         for name in ("epochs", "batch_size", "microbatch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -81,12 +89,14 @@ class TrainingOptions:
             raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if self.eps < _LEAST_EPS:
+            raise ValueError(f"eps must be at least {_LEAST_EPS}, not {self.eps}: where gradients are 0 it divides")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.alpha)):
             raise ValueError("betas and alpha must be in [0, 1)")
 
 
 #: Options that decide how fast a training goes and what it tells, not where it ends but for rounding: a training that
-#: was interrupted may be resumed with others.
+#: was interrupted may be resumed with others, on another device as long as dtype comes to the same there.
 FREE = frozenset(
     {"microbatch_size", "device", "attention", "compile", "recompute", "save_every", "log_every", "deterministic"}
 )

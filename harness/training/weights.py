@@ -45,7 +45,10 @@ class Weights:
         return found
 
     def write(self, folder: Path) -> None:
-        """Write weights (safetensors), config.json and generation_config.json; raise OSError when that fails."""
+        """Write weights (safetensors), config.json and generation_config.json.
+
+        Raises OSError, or SafetensorError, when that fails.
+        """
         from safetensors.torch import save_file
 
         names = [
@@ -53,10 +56,16 @@ class Weights:
         ]
         if len(names) == 1:
             names = ["model.safetensors"]
+        problem: Exception | None = None
         for number, name in enumerate(names):
             tensors = self._kept[number] if self._kept else self._gathered(number, _contiguous)
-            if tensors:
-                save_file(tensors, folder / name, metadata={"format": "pt"})
+            try:
+                if tensors and problem is None:
+                    save_file(tensors, folder / name, metadata={"format": "pt"})
+            except Exception as error:
+                problem = error  # the other ranks gather what is still to come, and would wait for this one
+        if problem is not None:
+            raise problem
         if not self._ranks.main:
             return
         for name, text in self._configs.items():

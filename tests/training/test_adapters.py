@@ -102,7 +102,11 @@ def test_an_interrupted_adapter_goes_on_to_the_bit(tiny: Path, problems: Path, t
 
 
 def test_a_layer_that_is_not_there_is_one_line(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    for target, reason in (("q_prj", "q_prj"), ("embed_tokens", "model.embed_tokens is not a linear layer")):
+    for target, reason in (
+        ("q_prj", "q_prj"),
+        ("embed_tokens", "model.embed_tokens is not a linear layer"),
+        ("lm_head", "lm_head is the output layer"),
+    ):
         with pytest.raises(ConfigError, match=rf"lora_targets=\['{target}'\]: .*{reason}"):
             train(job(tiny, problems, tmp_path / target, lora_targets=(target,)))
 

@@ -136,8 +136,30 @@ def test_with_nothing_before_it_a_damaged_checkpoint_is_an_error(opened: Any, mo
     checkpoints = opened()
     save(checkpoints, model, 1)
     damage_by_cutting(tmp_path / "out" / "last")
-    with pytest.raises(RunError, match=r"last is damaged \(model.safetensors has .* bytes instead"):
-        checkpoints.latest()
+    for _ in range(2):  # the same command once more does not start anew either
+        with pytest.raises(RunError, match=r"last is damaged \(model.safetensors has .* bytes instead"):
+            checkpoints.latest()
+        assert (tmp_path / "out" / "last").exists()
+
+
+def test_with_the_one_before_it_damaged_too_nothing_starts_anew(opened: Any, model: Network, tmp_path: Path) -> None:
+    checkpoints = opened()
+    save(checkpoints, model, 1)
+    save(checkpoints, model, 2)
+    damage_by_cutting(tmp_path / "out" / "last")
+    assert step_of(checkpoints, model) == 1
+    damage_by_cutting(tmp_path / "out" / "previous")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"previous is damaged \(model.safetensors has"):
+            checkpoints.latest()
+
+
+def test_an_optimizer_of_another_dtype_is_one_line(opened: Any, model: Network, tiny: Path) -> None:
+    checkpoints = opened()
+    save(checkpoints, model, 1)
+    other = load_network(str(tiny), TrainingOptions(device="cpu", dtype="bfloat16"), join("cpu"), packed=True)
+    with pytest.raises(RunError, match=r"last/training does not fit this training \(.*\); give another out="):
+        checkpoints.restore(checkpoints.folder / LAST, other, optimizer_of(other))
 
 
 class Died(BaseException):

@@ -156,6 +156,30 @@ def test_a_step_that_is_not_finite_ends_the_training_before_it(tiny: Path, probl
     assert [line["step"] for line in metrics(tmp_path / "out")] == [4]
 
 
+def test_a_training_goes_on_in_the_dtype_that_it_began_with(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    """What auto comes to on this device counts, under whatever name it is given."""
+    train(job(tiny, problems, tmp_path / "out", max_steps=1))
+    train(job(tiny, problems, tmp_path / "out", max_steps=2, dtype="float32"))
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 2
+    with pytest.raises(RunError, match=r'another training \(dtype was "float32" and is "bfloat16"\)'):
+        train(job(tiny, problems, tmp_path / "out", max_steps=3, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": float("inf")}, "learning_rate must be finite, not inf"),
+        ({"clip": float("nan")}, "clip must be finite, not nan"),
+        ({"betas": (0.9, float("nan"))}, "betas must be finite, not nan"),
+        ({"eps": 0.0}, "eps must be at least 1e-30, not 0.0"),
+        ({"eps": 1e-50}, "eps must be at least 1e-30, not 1e-50"),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**options)
+
+
 def test_the_host_waits_for_the_device_once_an_interval(
     tiny: Path, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,49 @@ def test_a_rank_that_dies_ends_the_others(tiny: Path, problems: Path, tmp_path: 
     assert "exitcode  : -9" in said
 
 
+FULL_DISK = """
+import errno, os
+import safetensors.torch
+import harness.training.background, harness.training.checkpoint, harness.training.weights
+from harness.cli import main
+
+real, steps = safetensors.torch.save_file, set()
+
+def save_file(tensors, path, **named):
+    if os.environ["RANK"] == "0" and path.name.startswith("model"):
+        steps.add(path.parent.stat().st_ino)
+        if len(steps) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+    real(tensors, path, **named)
+
+safetensors.torch.save_file = save_file
+harness.training.weights._FILE_BYTES = 100_000
+if BESIDE == "no":
+    harness.training.background.free_memory = lambda: 1000
+main()
+"""
+
+
+@pytest.mark.parametrize("beside", ["yes", "no"])
+def test_a_disk_that_is_full_for_one_rank_ends_all_with_one_line(
+    tiny: Path, problems: Path, tmp_path: Path, beside: str
+) -> None:
+    """The second save fails on one rank, amid several files: nobody waits for it."""
+    script = tmp_path / "full.py"
+    script.write_text(FULL_DISK.replace("BESIDE", repr(beside)))
+    words = command(2, tiny, problems, tmp_path / "out", **{"sft.validation_documents": "0", "sft.validate_every": "0"})
+    place = words.index("harness")
+    words[place - 1 : place + 1] = [str(script)]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("harness: ")]
+    assert len(lines) == 2 and len(set(lines)) == 1, done.stderr[-3000:]
+    assert "No space left on device; free some space and give the same command again" in lines[0]
+    assert ("training waits for checkpoints" in done.stderr) == (beside == "no")
+    assert fault(tmp_path / "out" / "last") is None and not (tmp_path / "out" / "last.new").exists()
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 4
+
+
 def test_adapters_are_trained_on_any_number_of_ranks(tiny: Path, problems: Path, tmp_path: Path) -> None:
     """The frozen model sharded, the adapter too (a rank of it has nothing); interrupted on two ranks, ended on one."""
     from safetensors.torch import load_file

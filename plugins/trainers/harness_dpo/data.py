@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +52,7 @@ def prepare(options: DPO, run: TrainingRun) -> Data:
     """
     if not options.data:
         raise ConfigError("""no data given: data = ["pairs.jsonl.gz"] under [dpo], or --set 'dpo.data=["…"]'""")
+    _refuse_repeated(options.data)
     limit = context_length(run.model)
     if limit is not None and options.sequence_length > limit:
         raise ConfigError(f"dpo.sequence_length={options.sequence_length} is above the model's {limit:,} tokens")
@@ -89,6 +92,17 @@ def source_names(files: tuple[str, ...]) -> tuple[str, ...]:
     """
     names = tuple(re.sub(r"(\.(jsonl?|csv|parquet|gz|zst))+$", "", name) for name in files)
     return names if len(set(names)) == len(set(files)) else files
+
+
+def _refuse_repeated(files: Sequence[str]) -> None:
+    """Raise ConfigError for a file given twice: pairs that are held out of one would be trained on in the other."""
+    seen: dict[Path, str] = {}
+    for file in files:
+        path = Path(file).expanduser().resolve()
+        if path in seen:
+            as_said = "" if seen[path] == file else f", as {seen[path]} too"
+            raise ConfigError(f"dpo.data names {file} twice{as_said}; give each file once")
+        seen[path] = file
 
 
 def _left_out(pairs: Pairs) -> str:

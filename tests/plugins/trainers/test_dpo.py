@@ -242,6 +242,9 @@ def test_a_plan_says_everything_and_writes_nothing(
     ("options", "message"),
     [
         ({"beta": "0"}, "beta must be above 0"),
+        ({"beta": "inf"}, "beta must be finite, not inf"),
+        ({"beta": "nan"}, "beta must be finite, not nan"),
+        ({"eps": "0"}, "eps must be at least 1e-30"),
         ({"label_smoothing": "0.7"}, "label_smoothing must be from 0 to 0.5"),
         ({"loss": "kto"}, "dpo.loss"),
         ({"validation_pairs": "60"}, "validation_pairs=60 leaves none of 60 pairs"),
@@ -252,6 +255,7 @@ def test_a_plan_says_everything_and_writes_nothing(
         ({"betta": "1"}, "dpo has no option 'betta'; did you mean 'beta'"),
         ({"data": []}, "no data given"),
         ({"data": ["none.jsonl"]}, "none.jsonl: no such file"),
+        ({"data": ["a.jsonl", "b.jsonl", "./a.jsonl"]}, r"dpo.data names ./a.jsonl twice, as a.jsonl too; give each"),
         ({"columns.chosen": "better"}, "columns must name both chosen and rejected"),
     ],
 )
