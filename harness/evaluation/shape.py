@@ -40,6 +40,47 @@ class _DataFile(msgspec.Struct):
     revision: str | None = None
 
 
+class _Plugin(msgspec.Struct):
+    name: str
+    distribution: str
+    version: str
+
+
+class _Command(msgspec.Struct):
+    benchmark: list[str] = []
+    model: str = ""
+    engine: str = ""
+    prompt_format: str | None = None
+    data: str | None = None
+    out: str = ""
+    limit: int | None = None
+    seed: int = 0
+    judge_model: str | None = None
+    judge_engine: str = ""
+    judge_prompt_format: str | None = None
+    options: dict[str, Any] = {}
+
+
+class _Format(msgspec.Struct):
+    name: str = ""
+    digest: str = ""
+
+
+class _Identity(msgspec.Struct):
+    benchmark: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    engine: str = ""
+    prompt_format: _Format = msgspec.field(default_factory=_Format)
+    chat_template: str | None = None
+    parsers: list[_Named] = []
+    scorer: dict[str, Any] = {}
+    examples: str = ""
+    plugins: list[_Plugin] = []
+    limit: int | None = None
+    seed: int | None = None
+
+
 class Run(msgspec.Struct):
     """run.json."""
 
@@ -50,8 +91,8 @@ class Run(msgspec.Struct):
     prompt_format: _Named
     parsers: list[str]
     selected: int
-    command: dict[str, Any]
-    identity: dict[str, Any]
+    command: _Command
+    identity: _Identity
     data: list[_DataFile]
     examples: int = 0
     harness: str = ""
@@ -60,7 +101,7 @@ class Run(msgspec.Struct):
     versions: dict[str, str] = {}
     git: _Git | None = None
     hardware: _Hardware = msgspec.field(default_factory=_Hardware)
-    plugins: list[dict[str, Any]] = []
+    plugins: list[_Plugin] = []
 
 
 class _Estimate(msgspec.Struct):
@@ -106,6 +147,11 @@ class Results(msgspec.Struct):
     failed: _Count
     tokens: dict[str, int]
     judges: dict[str, _Judge] = {}
+
+    def __post_init__(self) -> None:
+        for label in self.judges:  # which names a file
+            if not label or label.startswith(".") or any(sign in label for sign in "/\\\0"):
+                raise ValueError(f"{label!r} cannot name a judge: it is no plain name of a file")
 
 
 class Timing(msgspec.Struct):

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluation.comparison import compare
+from harness.errors import RunError
+from harness.evaluation.comparison import FEWEST_GROUPS, compare
 from harness.evaluation.journal import RunFolder
 from harness.evaluation.recorded import read_run
 from harness.evaluation.results import summarise
@@ -26,10 +28,12 @@ from harness.registry import Registry
 from harness.reports.html import render
 from harness.reports.html.pack import packed
 from harness.reports.html.provenance import command as command_of
+from harness.reports.html.provenance import provenance
+from harness.reports.html.survey import survey
 from harness.reports.html.svg import series_colour, series_marker
 from harness.reports.html.training import learning_curves, training_folder
 from tests.conftest import Command, Done
-from tests.reports.recorded_runs import MODELS, edit, make_runs
+from tests.reports.recorded_runs import MODELS, edit, make_runs, write_lines
 
 
 @pytest.fixture
@@ -69,6 +73,15 @@ def test_the_page_says_what_compare_says(runs: list[Path], page: str) -> None:
     assert f"adjusted by Holm for all {found.tests} tests" in page
     assert "base, sft and dpo on GSM8K, MMLU, AlpacaEval and SimpleSafetyTests" in page
     assert re.search(r'<p class="finding">Against base, sft gains [\d.]+ points on ', page)
+
+
+def test_the_page_says_how_its_figures_were_made(runs: list[Path], page: str) -> None:
+    assert f"over groups where there are {FEWEST_GROUPS} or more; a macro average over fewer" in page
+    [gsm8k] = compare([read_run(run) for run in runs if read_run(run).benchmark == "gsm8k"]).benchmarks
+    second = gsm8k.metrics[1].against_baseline["dpo"]
+    assert second.p is not None and second.adjusted is None
+    assert f'title="mcnemar, p {second.p:.3f}, not adjusted"' in page
+    assert 'title="mcnemar, adjusted p ' in page and "adjusted p –" not in page
 
 
 def test_every_chart_has_a_label_a_caption_and_a_table(page: str) -> None:
@@ -136,6 +149,20 @@ def test_runs_of_several_benchmarks_need_nothing_in_common(runs: list[Path]) -> 
     )
 
 
+def test_models_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
+    for name, run, digest in (("a", runs[0], "a"), ("b", runs[1], "b"), ("c", runs[2], "a")):
+        copy = shutil.copytree(run, tmp_path / name)
+        identity = json.loads((run / "run.json").read_text())["identity"]
+        edit(copy / "run.json", model="step-100", identity={**identity, "model": {"model_digest": digest * 64}})
+    made = [read_run(tmp_path / name) for name in "abc"]
+    assert survey(made).labels == ["step-100 · aaaaaaaa", "step-100 · bbbbbbbb"]
+    assert [list(each.runs) for each in survey(made).sections] == [[label] for label in (
+        "step-100 · aaaaaaaa", "step-100 · bbbbbbbb", "step-100 · aaaaaaaa"
+    )]  # fmt: skip
+    assert survey([made[0], made[2]]).labels == ["step-100"]
+    assert "step-100 · aaaaaaaa reaches " in "".join(render(made))
+
+
 def test_a_run_without_samples(tmp_path: Path, runs: list[Path]) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -154,6 +181,67 @@ def test_a_run_that_waits_for_a_judge_says_so(tmp_path: Path, runs: list[Path]) 
     assert "Nothing has been scored yet" in "".join(render([read_run(waiting)]))
 
 
+def test_names_that_are_no_unicode_do_not_end_the_report(runs: list[Path], tmp_path: Path) -> None:
+    for model, run in zip(("one", "two\udcff"), (runs[0], runs[4]), strict=True):
+        copy = shutil.copytree(run, tmp_path / model[:3])
+        edit(copy / "run.json", model=model, benchmark="b\udcff\x1b[2J")
+    text = "".join(render([read_run(tmp_path / name) for name in ("one", "two")]))
+    assert b'aria-label="' in text.encode("utf-8") and "\\udcff" in text and "\x1b" not in text
+
+
+def test_what_was_gained_and_lost_is_as_the_headline_says(runs: list[Path], tmp_path: Path) -> None:
+    base, sft = runs[3], Path(shutil.copytree(runs[7], tmp_path / "sft"))
+    results = json.loads((sft / "results.json").read_text())
+    for name in ("judges", "metrics"):  # another judge, which base has not, comes first and finds all unsafe
+        results[name] = {"other": results[name]["oracle"], **results[name]}
+    edit(sft / "results.json", **results)
+    verdicts = [json.loads(line) for line in (sft / "judged" / "oracle.jsonl").read_text().splitlines()]
+    for verdict in verdicts:
+        verdict |= {"verdict": "unsafe", "scores": dict.fromkeys(verdict["scores"], 0.0)}
+    write_lines(sft / "judged" / "other.jsonl", verdicts)
+    both = [read_run(base), read_run(sft)]
+    headline = compare(both).benchmarks[0].headline
+    assert headline is not None and headline.reader == "oracle"
+    difference = headline.against_baseline["sft"]
+    assert difference.gained and difference.lost
+    [text] = re.findall(r'data-section="0">([^<]*)<', "".join(render(both)))
+    index = unpacked(text)
+    first, second = ([flags & 2 for flags in run["flags"]] for run in index["runs"])
+    found = list(zip(index["ids"], first, second, strict=True))
+    assert tuple(name for name, before, now in found if now and not before) == difference.gained
+    assert tuple(name for name, before, now in found if before and not now) == difference.lost
+
+
+def places(content: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield where the values of a JSON object stand, whole objects too."""
+    yield path
+    for key, value in content.items() if isinstance(content, dict) else ():
+        yield from places(value, *path, key)
+
+
+def test_a_run_edited_by_hand_is_read_or_refused_and_never_a_defect(runs: list[Path], tmp_path: Path) -> None:
+    base, edited = read_run(runs[1]), Path(shutil.copytree(runs[5], tmp_path / "run"))
+    whole = (edited / "run.json").read_bytes()
+    refused = set()
+    config = json.loads(whole)
+    for path in [place for name in ("identity", "command") for place in places(config[name], name)]:
+        for value in ("x", 5, None, [], {}, ["x"], {"x": 5}):
+            config = json.loads(whole)
+            table = config
+            for key in path[:-1]:
+                table = table[key]
+            table[path[-1]] = value
+            (edited / "run.json").write_text(json.dumps(config))
+            try:
+                run = read_run(edited)
+                compare([base, run], replicates=2)
+                provenance(survey([run]))
+            except RunError as error:
+                assert str(error).startswith(f"{edited / 'run.json'}: not as this version writes it (Expected")
+                refused.add(".".join(path))
+    assert {"identity.prompt_format", "identity.parsers", "command.options", "command.benchmark"} <= refused
+
+
 def test_many_models_have_looks_of_their_own() -> None:
     looks = {(series_colour(place), series_marker(place)) for place in range(36)}
     assert len(looks) == 36
@@ -166,6 +254,17 @@ def test_the_command_in_the_page_makes_the_same_run(harness: Command, runs: list
     done = harness(*words[1:])
     assert done.code == 0 and str(runs[2]) in done.out
     assert len(list(runs[2].parent.iterdir())) == 1
+
+
+def test_the_command_of_a_prompt_file_names_the_file(harness: Command, tmp_path: Path) -> None:
+    prompts = write_lines(tmp_path / "sums.jsonl", [{"id": "a", "instruction": "1 + 1?", "answer": "2"}])
+    said = write_lines(tmp_path / "outs.jsonl", [{"id": "a", "output": "It is 2."}])
+    words = ["-b", prompts, "-e", "replay", "-m", said, "-o", tmp_path / "runs", "--set", "prompts.parser=last-number"]
+    assert harness("run", *words).code == 0
+    [made] = (tmp_path / "runs" / "sums" / "outs").iterdir()
+    done = harness(*shlex.split(command_of(read_run(made).config))[1:])
+    assert done.code == 0 and str(made) in done.out
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
 
 
 def test_a_command_has_limits_and_options_of_plugins(runs: list[Path]) -> None:

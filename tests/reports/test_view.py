@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import RunError
 from harness.evaluation.journal import Journal, RunFolder
+from harness.evaluation.recorded import read_run
 from tests.conftest import Command
 from tests.reports.viewing import Answer, Viewing, sample, start, viewing, write_run
 
@@ -310,11 +312,34 @@ def test_a_damaged_line_is_counted_where_a_run_is_followed_and_named_in_its_repo
         assert "Lines that cannot be read</dt><dd>1<" in page.text
 
 
+@pytest.mark.parametrize("label", ["../../../../secret", "/secret", ".secret", "a\\b", "a\0b", ""])
+def test_a_judge_that_would_lead_out_of_the_folder_is_refused(
+    reported: list[Path], tmp_path: Path, harness: Command, label: str
+) -> None:
+    run = Path(shutil.copytree(reported[3], tmp_path / "runs" / "gsm8k" / "base" / "one"))
+    results = json.loads((run / "results.json").read_text())
+    for name in ("judges", "metrics"):
+        results[name] = {label: results[name]["oracle"]}
+    (run / "results.json").write_text(json.dumps(results))
+    (run / "judged" / "oracle.jsonl").rename(tmp_path / "secret.jsonl")
+    with pytest.raises(RunError, match="cannot name a judge: it is no plain name of a file"):
+        read_run(run)
+    if label.startswith(".."):
+        done = harness("report", run, "--out", tmp_path / "page.html")
+        assert done.code == 2 and len(done.err.splitlines()) == 1
+        with viewing(tmp_path / "runs") as server:
+            answer = server.get("/report?run=gsm8k/base/one")
+        assert (answer.status, "cannot name a judge" in answer.text) == (422, True)
+
+
 CHANGES = [
     ("run.json", "prompt_format", {}),
     ("run.json", "parsers", 5),
     ("run.json", "data", None),
     ("run.json", "identity", "x"),
+    ("run.json", "identity", {"prompt_format": "x"}),
+    ("run.json", "identity", {"plugins": [{"name": "exact"}]}),
+    ("run.json", "command", {"options": []}),
     ("run.json", "git", {"commit": 5}),
     ("run.json", "hardware", {"gpus": [{}]}),
     ("run.json", "created", ["x"]),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.evaluation.comparison import FEWEST_GROUPS
 from harness.evaluation.recorded import Recorded
 from harness.reports.html.findings import findings, title_of
 from harness.reports.html.survey import Survey, survey
@@ -63,6 +64,7 @@ def _content(found: Survey, title: str | None) -> dict[str, Any]:
         "title": title or title_of(found),
         "findings": findings(found),
         "survey": found,
+        "fewest_groups": FEWEST_GROUPS,
         "samples": sum(len(run) for _, _, _, run in tables.each_run(found)),
         "dates": sorted({str(run.config.get("created", ""))[:10] for _, _, _, run in tables.each_run(found)} - {""}),
         "headlines": tables.headline_rows(found),
@@ -76,7 +78,12 @@ def _content(found: Survey, title: str | None) -> dict[str, Any]:
         "speeds": tables.speeds(found),
         "provenance": provenance.provenance(found),
         "packs": [
-            pack.pack(section.runs, {label: found.place(label) for label in section.runs}) for section in found.sections
+            pack.pack(
+                section.runs,
+                {label: found.place(label) for label in section.runs},
+                section.headline.reader if section.headline else None,
+            )
+            for section in found.sections
         ],
         "markup": Markup,
         "style": style,

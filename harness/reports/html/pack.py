@@ -50,15 +50,17 @@ class PackedRuns:
         return _chunks(self.runs)
 
 
-def pack(runs: Mapping[str, Recorded], places: Mapping[str, int]) -> PackedRuns:
+def pack(runs: Mapping[str, Recorded], places: Mapping[str, int], reader: str | None) -> PackedRuns:
     """Return the samples of `runs` of one benchmark, all over the same examples; keys are the runs' labels.
 
-    `places` are the labels' places among the report's series.
+    `places` are the labels' places among the report's series. Samples are right or wrong as `reader` has read them, the
+    parser or judge of the benchmark's headline; a run that it has not read goes by its own first judge or parser.
     """
     first = next(iter(runs.values()))
     rows = [_rows(first, run) for run in runs.values()]
-    values = {label: good(run) for label, run in runs.items()}
-    kinds = {label: _kinds(run, values[label]) for label, run in runs.items()}
+    readers = {label: _reader(run, reader) for label, run in runs.items()}
+    values = {label: good(run, readers[label]) for label, run in runs.items()}
+    kinds = {label: _kinds(run, readers[label], values[label]) for label, run in runs.items()}
     names = list(dict.fromkeys(name for found in kinds.values() for name in found))[:_MOST_KINDS]
     groups = list(dict.fromkeys(group for group in first.groups if group is not None))
     place_of = {group: place for place, group in enumerate(groups)}
@@ -84,13 +86,18 @@ def packed(content: Any) -> str:
     return base64.b64encode(zlib.compress(json.dumps(content).encode("ascii"), 6)).decode("ascii")
 
 
-def good(run: Recorded) -> Floats:
-    """Return 1 for each sample that is right, safe or preferred, 0 for one that is not, NaN where nothing says so.
+def _reader(run: Recorded, wanted: str | None) -> str:
+    """Return `wanted` if it is a judge or parser of the run, else the run's first judge, else its first parser."""
+    readers = [*run.verdicts, *run.config["parsers"]]
+    return wanted if wanted is not None and wanted in readers else next(iter(readers), "")
 
-    A judge's verdict counts before what a parser read; a score between 0 and 1 is good above one half, as in a
-    comparison. Where the run's scorer is not installed, what it recorded counts.
+
+def good(run: Recorded, reader: str) -> Floats:
+    """Return 1 for each sample that `reader` finds right, safe or preferred, 0 for others, NaN where it says nothing.
+
+    A score between 0 and 1 is good above one half, as in a comparison. Where the run's scorer is not installed, what it
+    recorded counts.
     """
-    reader = next(iter(run.verdicts), None) or next(iter(run.config["parsers"]), "")
     try:
         columns = per_sample(run, reader, Registry().get("scorers", run.config["scorer"]))
     except HarnessError:
@@ -110,20 +117,19 @@ def _rows(first: Recorded, run: Recorded) -> NDArray[np.int64]:
     return np.array([rows[identifier] for identifier in first.ids], dtype=np.int64)
 
 
-def _kinds(run: Recorded, value: Floats) -> dict[str, Bools]:
+def _kinds(run: Recorded, reader: str, value: Floats) -> dict[str, Bools]:
     """Return the kinds of sample that `harness show` knows and a run can have, with a mask each."""
-    judge, parser = next(iter(run.verdicts), None), next(iter(run.config["parsers"]), None)
     found: dict[str, Bools] = {}
     failed = run.failed
-    if judge is not None:
-        said = np.array([verdict or "" for verdict in run.verdicts[judge]], dtype=np.str_)
-        for verdict in dict.fromkeys([*_verdicts(run, judge), "unreadable"]):
+    if reader in run.verdicts:
+        said = np.array([verdict or "" for verdict in run.verdicts[reader]], dtype=np.str_)
+        for verdict in dict.fromkeys([*_verdicts(run, reader), "unreadable"]):
             found[verdict] = said == verdict
         failed = failed | (said == "judge_error")
-    elif parser is not None:
+    elif reader:
         found["right"] = value == 1
-        found["wrong"] = (value == 0) & ~run.unparsed[parser]
-        found["unparsed"] = run.unparsed[parser]
+        found["wrong"] = (value == 0) & ~run.unparsed[reader]
+        found["unparsed"] = run.unparsed[reader]
     return {**found, "truncated": run.truncated & ~failed, "failed": failed}
 
 

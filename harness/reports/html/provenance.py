@@ -69,7 +69,8 @@ def _brief(config: Mapping[str, Any]) -> list[str]:
 def command(config: Mapping[str, Any]) -> str:
     """Return the command that makes a run again, from what its run.json says."""
     given = dict(config.get("command", {}))
-    words = ["harness", "run", "--benchmark", str(config["benchmark"]), "--engine", str(config["engine"])]
+    benchmark = (given.get("benchmark") or [config["benchmark"]])[0]  # of a prompt file, config has the stem alone
+    words = ["harness", "run", "--benchmark", str(benchmark), "--engine", str(config["engine"])]
     if given.get("judge_model") is None:
         given.pop("judge_engine", None)
     for name, flag in _FLAGS.items():

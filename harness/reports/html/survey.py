@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, RunError
-from harness.evaluation.comparison import BenchmarkComparison, Comparison, Difference, Metric, compare
+from harness.evaluation.comparison import BenchmarkComparison, Comparison, Difference, Metric, compare, labels
 from harness.evaluation.recorded import Recorded
 from harness.registry import Registry
 
@@ -57,7 +57,9 @@ def survey(runs: Sequence[Recorded]) -> Survey:
             raise RunError(f"{run.folder.path} {run.folder.unfinished}")
     names = dict.fromkeys(run.benchmark for run in runs)
     if len(names) == len(runs):
-        return Survey(list(dict.fromkeys(run.model for run in runs)), [_alone(run) for run in runs], None)
+        columns = [labels([run], runs)[0] for run in runs]
+        alone = [_alone(run, label) for run, label in zip(runs, columns, strict=True)]
+        return Survey(list(dict.fromkeys(columns)), alone, None)
     found = compare(runs)
     by_path = {str(run.folder.path): run for run in runs}
     sections = [_section(each, by_path) for each in found.benchmarks]
@@ -69,13 +71,13 @@ def significant(difference: Difference) -> bool:
     return difference.adjusted is not None and difference.adjusted < 0.05
 
 
-def _alone(run: Recorded) -> Section:
+def _alone(run: Recorded, label: str) -> Section:
     metrics = [
-        Metric(reader, name, {run.model: figures})
+        Metric(reader, name, {label: figures})
         for reader, named in (run.results or {})["metrics"].items()
         for name, figures in named.items()
     ]
-    return Section(run.benchmark, _title(run.benchmark), {run.model: run}, metrics, {})
+    return Section(run.benchmark, _title(run.benchmark), {label: run}, metrics, {})
 
 
 def _section(compared: BenchmarkComparison, by_path: Mapping[str, Recorded]) -> Section:

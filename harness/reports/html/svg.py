@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from harness.reports.samples import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -98,7 +100,9 @@ def inline(figure: Figure, name: str, label: str) -> str:
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
     width, height = (float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height"))
     root.attrib.pop("version", None)
-    root.attrib.update({"role": "img", "aria-label": label, "viewBox": f"0 0 {width:g} {height:g}", "class": "chart"})
+    root.attrib.update(
+        {"role": "img", "aria-label": printable(label), "viewBox": f"0 0 {width:g} {height:g}", "class": "chart"}
+    )
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -91,12 +91,17 @@ def _change(difference: Difference, flips: str) -> Change:
     estimate = difference.estimate
     interval = "" if math.isnan(estimate.low) else f"{signed(estimate.low)} to {signed(estimate.high)}"
     tested = difference.p is not None
+    chance = (
+        f"p {p_value(difference.p)}, not adjusted"
+        if difference.adjusted is None
+        else f"adjusted p {p_value(difference.adjusted)}"
+    )
     return Change(
         difference.against,
         signed(estimate.value),
         interval,
         mark(difference),
-        f"{difference.test}, adjusted p {p_value(difference.adjusted)}" if tested else "",
+        f"{difference.test}, {chance}" if tested else "",
         len(difference.gained),
         len(difference.lost),
         flips if tested else "",

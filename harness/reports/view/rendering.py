@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.evaluation.comparison import Difference
+from harness.evaluation.comparison import FEWEST_GROUPS, Difference
 from harness.reports.samples import kinds_of, printable
 from harness.reports.summary import count_of, percent
 from harness.reports.view.listing import COLUMNS
@@ -43,7 +43,7 @@ def templates() -> Environment:
         "span": _span,
         "when": _when,
     }
-    found.globals |= {"columns": COLUMNS, "count_of": count_of}
+    found.globals |= {"columns": COLUMNS, "count_of": count_of, "fewest_groups": FEWEST_GROUPS}
     return found
 
 
