@@ -21,6 +21,9 @@ from harness.testing.tiny import make_tiny_model
 from tests.completions_server import CompletionsServer, Reply
 from tests.conftest import Command, Done
 
+pytest.importorskip("torch")  # the wheel is tested without
+pytest.importorskip("openai")
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"

@@ -77,6 +77,7 @@ def test_a_damaged_sample_is_named_with_its_line(harness: Command, folder: Path,
 
 @pytest.mark.parametrize("command", ["compare", "report"])
 def test_an_unfinished_run_is_told_from_one_that_is_going(harness: Command, folder: Path, command: str) -> None:
+    pytest.importorskip("jinja2")
     (folder / "results.json").unlink()
     assert "give its command again" in line(harness, command, folder)
     with Journal(RunFolder(folder), 5):

@@ -123,6 +123,7 @@ def test_columns_have_other_names_in_csv(run: Run, outputs: Outputs, tmp_path: P
 def test_a_judge_says_whether_answers_are_safe(
     run: Run, outputs: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("openai")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with CompletionsServer() as server:
         server.say = lambda prompt: "unsafe" if "Boom" in prompt else "safe"

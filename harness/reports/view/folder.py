@@ -66,7 +66,7 @@ class Row:
 class RunsFolder:
     """A folder with runs at any depth; raises ConfigError where there is none.
 
-    Nothing outside it is read, whatever names and symbolic links say. What is known of a run is kept until its files
+    No run outside it is read, whatever names and symbolic links say. What is known of a run is kept until its files
     change.
     """
 
