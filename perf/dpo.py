@@ -1,6 +1,6 @@
 """Preference tuning against TRL on one GPU, Llama-3-8B's shape with random weights: pairs a second and peak memory.
 
-    python perf/dpo.py [--only NAME …] [--steps N] [--layers L]
+    python perf/dpo.py [--only NAME …] [--steps N] [--layers L] [--gpus N]
 
 Each row runs in a process of its own, one after the other, on the same GPU: 64 pairs a step of HH-like lengths (a
 prompt of 60 tokens, responses log-normal about 67), RMSprop, clipping, β 0.1. "32 x 2" is two microbatches of 32 pairs.
@@ -13,32 +13,31 @@ were computed is ``reference_pairs_s``; it is no part of a step), "other GPU" ha
 loss of the first step, log 2 = 0.693147 where policy and reference agree to the bit. "shared" computes a prompt once
 for both sides of its pair.
 
-"modes" compares the ways to come by a reference's log-probabilities: largest differences to the policy's, in nats a
-sequence, of a copy beside it, of a cache made in microbatches of another size, of prompts computed once for both sides,
-and of compiled code without gradients.
+"modes" compares the ways to come by a reference's log-probabilities, as the trainer takes them, with the policy's own:
+largest differences in nats a sequence, of a model from disk. The last but one of them is of microbatches of another
+size, which no mode is. The adapter's base is held against the network with its adapter, which adds nothing yet.
 
 "of matmul" is against what an 8192³ bf16 product reaches here. Needs torch and transformers.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import importlib.util
 import json
+import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from beside_trl import Bench, clock, random_model, words_tokenizer
 
 PAIRS = 64
 PROMPT = 60
@@ -107,28 +106,6 @@ def random_pairs(count: int, share: bool = False) -> Any:
     return PairRows(documents, texts, np.arange(count), np.zeros(count, np.int64), share=share)
 
 
-def shape(layers: int) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=layers,
-        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, rms_norm_eps=1e-5,
-        bos_token_id=128_000, eos_token_id=128_001, tie_word_embeddings=False, use_cache=False,
-    )  # fmt: skip
-
-
-def random_model(layers: int, attention: str, device: str = "cuda") -> Any:
-    from transformers import AutoModelForCausalLM
-
-    make: Any = AutoModelForCausalLM.from_config  # untyped
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
-        model = make(shape(layers), dtype=torch.bfloat16, attn_implementation=attention)
-    torch.set_default_dtype(before)
-    return model
-
-
 def random_network(layers: int, options: Any, ranks: Any, like: Any = None) -> Any:
     """Return a network as the loop trains it, on the ranks' device, with the weights of `like` if that is given."""
     from harness.training.attention import implementation
@@ -152,12 +129,12 @@ def fill_cache(network: Any, rows: Any, options: Any, ranks: Any, steps: int) ->
         torch.cuda.synchronize()
         began = time.perf_counter()
         for part in rows.microbatches(
-            rows.step(options.batch_size, options.seed, step), options.microbatch_size, 0, 1
+            rows.step(options.batch_size, options.seed, step), options.microbatch_size, ranks.rank, ranks.world
         ):  # fmt: skip
             values = give(network, rows.batch(part, options.microbatch_size).to(ranks.device))
             rows.reference[rows.pairs[part]] = values.float().cpu().numpy()
         seconds.append(time.perf_counter() - began)
-    return PAIRS / statistics.median(seconds[1:] or seconds)
+    return float(options.batch_size / statistics.median(seconds[1:] or seconds))
 
 
 def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, layers: int) -> dict[str, float]:
@@ -172,10 +149,11 @@ def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, 
     from harness_dpo.objective import Preference
     from harness_dpo.reference import Copy
 
-    options = DPO(batch_size=PAIRS, microbatch_size=microbatch, epochs=1000, log_every=10**6, validate_every=0, **more)
     ranks = join("cuda")
-    rows = random_pairs(PAIRS * 100, options.share_prompt)
-    rows.fit(options.batch_size, options.microbatch_size, 1, options.seed)
+    pairs = PAIRS * ranks.world
+    options = DPO(batch_size=pairs, microbatch_size=microbatch, epochs=1000, log_every=10**6, validate_every=0, **more)
+    rows = random_pairs(pairs * 100, options.share_prompt)
+    rows.fit(options.batch_size, options.microbatch_size, ranks.world, options.seed)
     found: dict[str, float] = {}
     seconds, tokens = [], []
     with fastest_kernels(ranks.device):
@@ -198,15 +176,17 @@ def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, 
             torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             tokens.append(loop.progress.tokens - before)
-            found.setdefault("loss_0", loop.sums["loss"].item() / PAIRS)
+            found.setdefault("loss_0", loop.sums["loss"].item() / pairs)
     loop.tell(0.0)
     kept = seconds[3:] or seconds[-1:]
-    width = rows.width * len(list(rows.microbatches(rows.step(PAIRS, options.seed, 0), microbatch, 0, 1)))
+    mine = rows.microbatches(rows.step(pairs, options.seed, 0), microbatch, ranks.rank, ranks.world)
     return {
+        "gpus": ranks.world,
+        "pairs_s": pairs / statistics.median(kept),
         "seconds": statistics.median(kept),
         "first": seconds[0],
         "width": rows.width,
-        "fill": statistics.mean(tokens) / width,
+        "fill": statistics.mean(tokens) / (rows.width * len(list(mine)) * ranks.world),
         **found,
     }
 
@@ -216,32 +196,9 @@ def run_trl(
 ) -> dict[str, float]:
     """Run TRL's DPOTrainer over pairs of random words of the same lengths and return seconds a step."""
     from datasets import Dataset
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(128_256)}, unk_token="w0"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    make: Any = PreTrainedTokenizerFast
-    tokenizer = make(tokenizer_object=words, bos_token="w128000", eos_token="w128001", pad_token="w128001")
-    times: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            times.append(time.perf_counter())
-
-    draw = np.random.default_rng(0)
-    count = PAIRS * steps
-
-    def said(lengths: Any) -> list[str]:
-        return ["".join(f" w{word}" for word in draw.integers(0, 128_000, length)) for length in lengths]
-
-    columns = {
-        "prompt": [text.strip() for text in said([PROMPT] * count)],
-        "chosen": said(response_lengths(draw, count)),
-        "rejected": said(response_lengths(draw, count)),
-    }
+    ticking, times = clock()
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=microbatch,
         gradient_accumulation_steps=PAIRS // microbatch, max_steps=steps, bf16=True, learning_rate=1e-6, beta=0.1,
@@ -250,118 +207,96 @@ def run_trl(
     )  # fmt: skip
     DPOTrainer(
         model=random_model(layers, "sdpa"), ref_model=random_model(layers, "sdpa"), args=config,
-        train_dataset=Dataset.from_dict(columns), processing_class=tokenizer, callbacks=[Clock()],
+        train_dataset=Dataset.from_dict(random_texts(PAIRS * steps)), processing_class=words_tokenizer(),
+        callbacks=[ticking],
     ).train()  # fmt: skip
     spans = [after - before for before, after in pairwise(times[1:])]
-    return {"seconds": statistics.median(spans)}
+    return {"seconds": statistics.median(spans), "pairs_s": PAIRS / statistics.median(spans)}
+
+
+def random_texts(count: int) -> dict[str, list[str]]:
+    """Return so many pairs of random words, of the lengths of `random_pairs`."""
+    draw = np.random.default_rng(0)
+
+    def said(lengths: Any) -> list[str]:
+        return ["".join(f" w{word}" for word in draw.integers(0, 128_000, length)) for length in lengths]
+
+    return {
+        "prompt": [text.strip() for text in said([PROMPT] * count)],
+        "chosen": said(response_lengths(draw, count)),
+        "rejected": said(response_lengths(draw, count)),
+    }
+
+
+def write_world(folder: Path, layers: int) -> tuple[str, str]:
+    """Write a random model and pairs of random words; return the model's folder and the pairs' file."""
+    model, pairs, columns = folder / "model", folder / "pairs.jsonl", random_texts(4 * PAIRS)
+    random_model(layers, "sdpa").save_pretrained(model)
+    words_tokenizer().save_pretrained(model)
+    lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+    pairs.write_text("".join(f"{line}\n" for line in lines))
+    torch.cuda.empty_cache()
+    return str(model), str(pairs)
 
 
 def check_modes(layers: int) -> dict[str, float]:
-    """Hold the ways to come by reference log-probabilities against those of the policy itself."""
+    """Hold what the trainer takes as the reference's log-probabilities against the policy's own, before any step.
+
+    Model and pairs lie on disk, and all comes from the functions that the trainer calls.
+    """
+    from harness.interfaces import TrainingRun
     from harness.training.attention import fastest_kernels
+    from harness.training.network import load_network
     from harness.training.parallel import join
     from harness_dpo import DPO
+    from harness_dpo.data import prepare
     from harness_dpo.objective import pair_logprobs
-    from harness_dpo.reference import Copy
+    from harness_dpo.reference import Cache, open_reference, without_adapter
 
+    torch._dynamo.config.recompile_limit = 64  # the same layers with and without gradients, in four widths
     ranks = join("cuda")
-    options = DPO(microbatch_size=16)
-    with fastest_kernels(ranks.device):
-        network = random_network(layers, options, ranks)
-        copy = Copy(random_network(layers, options, ranks, network), ranks)
+    with tempfile.TemporaryDirectory() as folder, fastest_kernels(ranks.device):
+        os.environ["HARNESS_CACHE"] = folder
+        model, pairs = write_world(Path(folder), layers)
+        options = DPO(data=(pairs,), prompt_format="plain", validation_pairs=PAIRS, microbatch_size=16)
+        run = TrainingRun(model, Path(folder), {})
+        data = prepare(options, run)
+        cached = Cache(options, model, data, ranks).logprobs()
 
         def every(size: int, give: Callable[[Any], Any], share: bool = False) -> Any:
-            rows = random_pairs(PAIRS * 100, share)
-            rows.fit(PAIRS, size, 1, 0)
-            values = np.full((len(rows), 2), np.nan, np.float32)
-            for part in rows.microbatches(rows.step(PAIRS, 0, 0), size, 0, 1):
-                values[part] = give(rows.batch(part, size).to(ranks.device)).detach().cpu().numpy()
-            return values[np.isfinite(values).all(axis=1)]
+            rows = prepare(replace(options, share_prompt=share, microbatch_size=size), run).training
+            values = np.full(cached.shape, np.nan, np.float32)
+            for step in range(len(rows) // PAIRS):
+                for part in rows.microbatches(rows.step(PAIRS, options.seed, step), size, 0, 1):
+                    values[rows.pairs[part]] = give(rows.batch(part, size).to(ranks.device)).detach().cpu().numpy()
+            return values
 
+        network = load_network(model, options, ranks, packed=True)
         policy = every(16, lambda batch: pair_logprobs(network, batch))
-        others = {
-            "copy": every(16, lambda batch: copy(network, batch)),
-            "cache_of_other_microbatches": every(8, lambda batch: copy(network, batch)),
-            "shared_prompts": every(16, lambda batch: pair_logprobs(network, batch), share=True),
-        }
-        with torch.no_grad():
-            others["without_gradients"] = every(16, lambda batch: pair_logprobs(network, batch))
-    found = {f"nats_{name}": float(np.abs(values - policy).max()) for name, values in others.items()}
-    return {**found, "nats_a_sequence": float(policy.mean())}
-
-
-def matmul_rate() -> float:
-    """Return the operations a second of an 8192³ bf16 product."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(5):
-        a @ b
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(50):
-        a @ b
-    torch.cuda.synchronize()
-    return 50 * 2 * 8192**3 / (time.perf_counter() - began)
+        others = {"cached": cached, "shared prompts": every(16, lambda batch: pair_logprobs(network, batch), True)}
+        for mode in ("same", *(f"cuda:{number}" for number in range(1, torch.cuda.device_count()))):
+            give: Any = open_reference(replace(options, reference=mode), run, data, ranks)
+            others[mode] = every(16, partial(give, network))
+        others["in microbatches of 8"] = every(8, lambda batch: pair_logprobs(network, batch))
+        adapted = load_network(model, replace(options, lora_rank=16), ranks, packed=True)
+        below = every(16, partial(without_adapter, adapted))
+        others["adapter"] = policy + below - every(16, lambda batch: pair_logprobs(adapted, batch))
+    learned = np.isfinite(policy).all(axis=1)
+    found = {f"nats, {name}": float(np.abs(each - policy)[learned].max()) for name, each in others.items()}
+    return {"pairs": int(learned.sum()), "nats_a_sequence": float(policy[learned].mean()), **found}
 
 
 def work(name: str, steps: int, layers: int) -> dict[str, float]:
     """Return what the measurement called `name` finds."""
     if name == "modes":
         return check_modes(layers)
-    if name in TRL:
-        return run_trl(*TRL[name], steps, layers)
-    return run_ours(*OURS[name], steps, layers)
+    return run_trl(*TRL[name], steps, layers) if name in TRL else run_ours(*OURS[name], steps, layers)
 
 
-def measure(name: str, steps: int, layers: int) -> None:
-    """Print one measurement as a line of JSON."""
-    rate = matmul_rate()
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    found = work(name, steps, layers)
-    if "seconds" in found:
-        found["pairs_s"] = PAIRS / found["seconds"]
-        found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps({"name": name, "matmul_tflops": round(rate / 1e12), **found}), flush=True)
-
-
-def missing(name: str) -> str | None:
-    """Return why a measurement cannot be made here, or None."""
-    if name in TRL and not all(importlib.util.find_spec(part) for part in ("trl", "liger_kernel", "datasets")):
-        return "TRL or Liger is not installed"
-    if name in OURS and OURS[name][0].startswith("cuda:") and torch.cuda.device_count() < 2:
-        return "there is one GPU"
-    return None
-
-
-def main() -> None:
-    """Run the measurements one after the other and print their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*OURS, *TRL, *CHECKS]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        measure(given.one, given.steps, given.layers)
-        return
-    results: dict[str, dict[str, float]] = {}
-    for name in given.only or names:
-        if reason := missing(name):
-            print(f"{name}: left out, {reason}", flush=True)
-            continue
-        words = [sys.executable, __file__, "--one", name, "--steps", str(given.steps), "--layers", str(given.layers)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith('{"name"')]
-        print(lines[-1] if lines else f"{name}: failed with exit status {done.returncode}", flush=True)
-        if lines:
-            results[name] = json.loads(lines[-1])
-    for ours, theirs, goal in RATIOS:
-        if ours in results and theirs in results:
-            ratio = results[ours]["pairs_s"] / results[theirs]["pairs_s"]
-            print(f"{ours} / {theirs}: {ratio:.2f} (to reach: {goal})")
+def gpus(name: str) -> int:
+    """Return how many GPUs one process of a measurement needs."""
+    return 2 if name in OURS and OURS[name][0].startswith("cuda:") else 1
 
 
 if __name__ == "__main__":
-    main()
+    Bench(OURS, TRL, CHECKS, "pairs_s", RATIOS, work, gpus).main(__doc__)

@@ -18,17 +18,11 @@ MFU is against 989 TFLOP/s; "of matmul" against what an 8192³ bf16 product reac
 
 from __future__ import annotations
 
-import argparse
-import gc
-import importlib.util
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from beside_trl import PEAK, Bench, clock, random_model, shape, words_tokenizer
 from harness.training.batch import Batch, Rows
 
 STEP_TOKENS = 16_384
@@ -113,28 +108,6 @@ def chat_lengths(count: int) -> list[int]:
     return [int(length) for length in np.clip(draw.lognormal(np.log(480) - 0.18, 0.6, count), 16, 2048)]
 
 
-def shape(layers: int) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=layers,
-        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, rms_norm_eps=1e-5,
-        bos_token_id=128_000, eos_token_id=128_001, tie_word_embeddings=False, use_cache=False,
-    )  # fmt: skip
-
-
-def random_model(layers: int, attention: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    make: Any = AutoModelForCausalLM.from_config  # untyped
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = make(shape(layers), dtype=torch.bfloat16, attn_implementation=attention)
-    torch.set_default_dtype(before)
-    return model
-
-
 def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int, layers: int) -> dict[str, float]:
     """Run whole steps of the loop and return tokens a second, and seconds of a step and of the first."""
     from harness.interfaces import TrainingRun
@@ -173,23 +146,10 @@ def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int,
 def run_trl(microbatch: int, checkpointing: bool, liger: bool, chat: bool, steps: int, layers: int) -> dict[str, float]:
     """Run TRL's SFTTrainer over rows of random tokens in their order, and return tokens a second and seconds a step."""
     from datasets import Dataset
-    from tokenizers import Tokenizer, models
     from torch.utils.data import SequentialSampler
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    words = {f"w{i}": i for i in range(128_256)}
-    tokenizer: Any = PreTrainedTokenizerFast
-    made = tokenizer(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")),
-        bos_token="w128000", eos_token="w128001", pad_token="w128001",
-    )  # fmt: skip
-    times: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            times.append(time.perf_counter())
+    ticking, times = clock()
 
     class InOrder(SFTTrainer):  # type: ignore[misc]  # so that each step's tokens are known
         def _get_train_sampler(self, *_: Any) -> Any:
@@ -209,7 +169,7 @@ def run_trl(microbatch: int, checkpointing: bool, liger: bool, chat: bool, steps
     )  # fmt: skip
     InOrder(
         model=random_model(layers, "sdpa"), args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
-        processing_class=made, callbacks=[Clock()],
+        processing_class=words_tokenizer(), callbacks=[ticking],
     ).train()  # fmt: skip
     spans = [after - before for before, after in pairwise(times[1:])]
     counts = np.array(lengths).reshape(steps, rows).sum(axis=1)[2:]
@@ -254,32 +214,26 @@ def check_loss() -> dict[str, float]:
     }
 
 
-def matmul_rate() -> float:
-    """Return the operations a second of an 8192³ bf16 product."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(5):
-        a @ b
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(50):
-        a @ b
-    torch.cuda.synchronize()
-    return 50 * 2 * 8192**3 / (time.perf_counter() - began)
+def work(name: str, steps: int, layers: int) -> dict[str, float]:
+    """Return what the measurement called `name` finds."""
+    from harness.training.memory import Shape
 
-
-def work(name: str, steps: int, layers: int) -> Callable[[], dict[str, float]]:
-    """Return the measurement called `name`."""
     if name == "loss":
-        return check_loss
+        return check_loss()
     if name in TRL:
         microbatch, checkpointing, liger, chat = TRL[name]
-        return lambda: run_trl(microbatch, checkpointing, liger, chat, steps, layers)
-    if name in OURS:
+        found = run_trl(microbatch, checkpointing, liger, chat, steps, layers)
+    elif name in OURS:
         microbatch, recompute = OURS[name]
         rows = RandomRows(WIDTH, [[WIDTH]] * 4096, isolated=False)
-        return lambda: run_ours(rows, microbatch, STEP_TOKENS // WIDTH, recompute, steps, layers)
-    packed, batch = CHAT[name]
-    return lambda: run_ours(chat_rows(packed), 4, batch, "none", steps, layers)
+        found = run_ours(rows, microbatch, STEP_TOKENS // WIDTH, recompute, steps, layers)
+    else:
+        packed, batch = CHAT[name]
+        found = run_ours(chat_rows(packed), 4, batch, "none", steps, layers)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    length = 480 if name.startswith("chat") else WIDTH
+    flops = Shape.of(shape(layers)).flops(found["tok_s"], found["tok_s"] * length)
+    return {**found, "gpus": world, "mfu": flops / PEAK / world}
 
 
 def chat_rows(packed: bool) -> RandomRows:
@@ -297,58 +251,6 @@ def chat_rows(packed: bool) -> RandomRows:
     return RandomRows(2048, documents, isolated=True)
 
 
-def measure(name: str, steps: int, layers: int) -> None:
-    """Print one measurement as a line of JSON."""
-    from harness.training.memory import Shape
-
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    torch.cuda.set_device(rank)
-    rate = matmul_rate()
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    found = work(name, steps, layers)()
-    if "tok_s" in found:
-        tokens = found["tok_s"]
-        flops = Shape.of(shape(layers)).flops(tokens, tokens * (480 if name.startswith("chat") else WIDTH))
-        found |= {"gpus": world, "mfu": flops / 989e12 / world, "of_matmul": flops / rate / world}
-        found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    if rank == 0:
-        print(json.dumps({"name": name, "matmul_tflops": round(rate / 1e12), **found}), flush=True)
-
-
-def main() -> None:
-    """Run the measurements one after the other and print their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*OURS, *TRL, *CHAT, *CHECKS]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--steps", type=int, default=7, help="the first three of them are not counted")
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        measure(given.one, given.steps, given.layers)
-        return
-    results: dict[str, dict[str, float]] = {}
-    for name in given.only or names:
-        if name in TRL and not all(importlib.util.find_spec(part) for part in ("trl", "liger_kernel", "datasets")):
-            print(f"{name}: left out, TRL or Liger is not installed", flush=True)
-            continue
-        many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(given.gpus)]
-        launcher = many if given.gpus > 1 and name not in TRL else []
-        sizes = ["--steps", str(given.steps), "--layers", str(given.layers)]
-        words = [sys.executable, *launcher, __file__, "--one", name, *sizes]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith('{"name"')]
-        print(lines[-1] if lines else f"{name}: failed with exit status {done.returncode}", flush=True)
-        if lines:
-            results[name] = json.loads(lines[-1])
-    for ours, theirs, goal in RATIOS:
-        if ours in results and theirs in results:
-            ratio = results[ours]["tok_s"] / results[theirs]["tok_s"]
-            print(f"{ours} / {theirs}: {ratio:.3f} (to reach: {goal})")
-
-
 if __name__ == "__main__":
-    main()
+    rates = Bench([*OURS, *CHAT], TRL, CHECKS, "tok_s", RATIOS, work)
+    rates.main(__doc__)
