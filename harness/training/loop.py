@@ -383,4 +383,5 @@ def _set_determinism(options: TrainingOptions, ranks: Ranks) -> None:
     torch.manual_seed(options.seed + ranks.rank)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"  # read by transformers for flash-attn
+        torch.use_deterministic_algorithms(True)  # with warn_only torch's flash attention would not repeat itself

@@ -125,6 +125,9 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
     recompute_activations(network.layers, options.recompute)
     compiles = ranks.device.type == "cuda" if options.compile == "auto" else options.compile
     if compiles:
+        from torch._inductor import config as inductor
+
+        inductor.deterministic = True  # kernels chosen by timing them would round otherwise in another process
         for layer in network.layers:
             layer.compile(dynamic=False)
     if ranks.world > 1:

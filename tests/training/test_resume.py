@@ -17,7 +17,7 @@ import torch
 from harness.training.checkpoint import fault
 
 
-def command(tiny: Path, problems: Path, out: Path) -> list[str]:
+def command(tiny: Path, problems: Path, out: Path, **more: str) -> list[str]:
     settings = {
         "sft.data": f'["{problems}"]',
         "sft.prompt_format": "plain",
@@ -31,7 +31,9 @@ def command(tiny: Path, problems: Path, out: Path) -> list[str]:
         "sft.save_every": "3",
         "sft.log_every": "2",  # so that checkpoints lie between two lines
         "sft.dtype": "bfloat16",
+        "sft.deterministic": "true",
         "sft.device": "cpu",
+        **{f"sft.{name}": value for name, value in more.items()},
     }
     words = [sys.executable, "-m", "harness", "train", "sft", "--model", str(tiny), "--out", str(out)]
     return [*words, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
@@ -67,7 +69,8 @@ def outcome(out: Path) -> tuple[Any, ...]:
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     load(state, storage_reader=reader, no_dist=True)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in line.items() if not k.startswith(("seconds", "tokens_per", "memory"))} for line in lines]
+    timed = ("seconds", "tokens_per", "memory", "mfu")
+    kept = [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
     return load_file(out / "last" / "model.safetensors"), state, load_file(out / "best" / "model.safetensors"), kept
 
 
@@ -80,28 +83,33 @@ def assert_same(first: tuple[Any, ...], second: tuple[Any, ...]) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_killed_and_stopped_trainings_end_as_if_they_had_not_been(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    finished(command(tiny, problems, tmp_path / "whole"))
-    expected = outcome(tmp_path / "whole")
-    assert expected[-1][-1]["step"] == expected[-1][-2]["step"] > 40
+    check_interruptions(tiny, problems, tmp_path)
 
-    words = command(tiny, problems, tmp_path / "killed")
+
+def check_interruptions(tiny: Path, problems: Path, folder: Path, **more: str) -> None:
+    """Kill a training twice and stop another, and hold how they end against one that ran through."""
+    finished(command(tiny, problems, folder / "whole", **more))
+    expected = outcome(folder / "whole")
+    assert expected[-1][-1]["step"] == expected[-1][-2]["step"] > 30
+
+    words = command(tiny, problems, folder / "killed", **more)
     for place in ("last", "previous"):
         process = start(words)
-        wait_for(tmp_path / "killed" / place, process)
+        wait_for(folder / "killed" / place, process)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     assert "going on behind step" in finished(words)
-    assert_same(outcome(tmp_path / "killed"), expected)
+    assert_same(outcome(folder / "killed"), expected)
 
-    words = command(tiny, problems, tmp_path / "stopped")
+    words = command(tiny, problems, folder / "stopped", **more)
     process = start(words)
-    wait_for(tmp_path / "stopped" / "last", process)
+    wait_for(folder / "stopped" / "last", process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "the same command goes on from there" in errors
-    assert fault(tmp_path / "stopped" / "last") is None
-    done = json.loads((tmp_path / "stopped" / "last" / "training" / "progress.json").read_text())["step"]
+    assert fault(folder / "stopped" / "last") is None
+    done = json.loads((folder / "stopped" / "last" / "training" / "progress.json").read_text())["step"]
     assert f"going on behind step {done}" in finished(words)
-    assert_same(outcome(tmp_path / "stopped"), expected)
+    assert_same(outcome(folder / "stopped"), expected)

@@ -13,9 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +81,7 @@ def open_reference(options: DPO, run: TrainingRun, data: Data, ranks: Ranks) -> 
                 rows.reference = logprobs
         return None
     if mode == "adapter":
-        return partial(without_adapter, ranks)
+        return without_adapter
     if mode != "same":
         ranks = replace(ranks, device=device_of(mode))
     return Copy(load_network(model, options, ranks, packed=True), ranks)
@@ -99,18 +97,9 @@ class Copy:
         """Return the log-probabilities of a microbatch's pairs, [pairs, 2], on the device that it is on."""
         if self._network.training != policy.training:
             self._network.train(policy.training)
-        with _as_the_policy(self._ranks):
-            values, _ = self._network(_alone, batch.to(self._ranks.device), 1.0)
+        values, _ = self._network(_alone, batch.to(self._ranks.device), 1.0)
         result: Tensor = values.detach()
         return result.to(batch.input_ids.device, non_blocking=True)
-
-
-def _as_the_policy(ranks: Ranks) -> AbstractContextManager[Any]:
-    """Return the context of a reference's forward pass: with gradients where the policy's has them, if one rank trains.
-
-    FSDP keeps a list of forward passes until their backward pass, so there it must know that none will come.
-    """
-    return torch.set_grad_enabled(torch.is_grad_enabled() and ranks.world == 1)
 
 
 def _alone(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -118,15 +107,14 @@ def _alone(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mappin
     return pair_logprobs(network, batch), {}
 
 
-def without_adapter(ranks: Ranks, policy: Network, batch: Batch) -> Tensor:
+def without_adapter(policy: Network, batch: Batch) -> Tensor:
     """Return the log-probabilities under the policy's base: an adapter whose second matrices are 0 adds nothing."""
     seconds = [parameter.detach() for name, parameter in policy.lm.named_parameters() if ".lora_B" in name]
     kept = [tensor.clone() for tensor in seconds]
     try:
         for tensor in seconds:
             tensor.zero_()
-        with _as_the_policy(ranks):
-            return pair_logprobs(policy, batch).detach()
+        return pair_logprobs(policy, batch).detach()
     finally:
         for tensor, values in zip(seconds, kept, strict=True):
             tensor.copy_(values)
@@ -186,7 +174,7 @@ class Cache:
             learning = rows is self._data.training
             network.train(learning)
             for some in _batched(self._microbatches(rows, steps)):
-                with torch.set_grad_enabled(learning), _as_the_policy(ranks):
+                with torch.set_grad_enabled(learning):
                     found = [self._pairs(network, rows, part) for part in some]
                 own = np.zeros((len(rows), 2), np.float32)
                 for part, logprobs in zip(some, found, strict=True):

@@ -1,0 +1,167 @@
+"""What only a GPU can show: kernels that repeat themselves, agree with exact ones, and train a 4-bit base."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from harness.testing.tiny import make_tiny_model, word_problems
+from tests.training.test_resume import check_interruptions
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA GPUs here")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    torch.cuda.empty_cache()
+
+
+def train(trainer: str, model: Path, out: Path, options: Mapping[str, str], *, ranks: int = 1) -> str:
+    """Train by the command line in processes of their own and return what they said on stderr."""
+    words = ["-m", "harness", "train", trainer, "--model", str(model), "--out", str(out)]
+    words += [part for name, value in options.items() for part in ("--set", f"{trainer}.{name}={value}")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    done = subprocess.run([sys.executable, *launcher, *words], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def metrics(out: Path, name: str) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+@pytest.mark.parametrize("packing", ["documents", "concat"])
+def test_deterministic_trainings_may_be_interrupted(tmp_path: Path, packing: str) -> None:
+    """In documents this long flash attention adds up gradients in any order, unless it is told not to."""
+    model, data = make_tiny_model(tmp_path / "model", hidden=128), tmp_path / "long.jsonl"
+    solved = [f"{question} {answer}" for question, answer in word_problems(800, seed=3)]
+    lines = [json.dumps({"prompt": "Go on:", "response": " ".join(solved[at : at + 20])}) for at in range(0, 800, 20)]
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    check_interruptions(
+        model, data, tmp_path, device="cuda", deterministic="true", packing=packing, sequence_length="1024"
+    )
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+def test_packed_attention_is_as_exact_as_attention_of_each_document(heads: int) -> None:
+    from harness.training.attention import VARLEN, implementation
+
+    device, lengths = torch.device("cuda"), [5, 1, 130, 64, 56]
+    assert implementation("varlen", device, torch.bfloat16, True) == VARLEN
+    from transformers import AttentionInterface
+
+    torch.manual_seed(0)
+    shapes = [(1, count, sum(lengths), 64) for count in (4, heads, heads)]
+    given = [torch.randn(shape, dtype=torch.bfloat16, device=device).requires_grad_() for shape in shapes]
+    exact = [part.detach().double().requires_grad_() for part in given]
+    ends = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+
+    def attend(begin: int, end: int) -> torch.Tensor:
+        query, key, value = (part[:, :, begin:end] for part in exact)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+
+    wanted = torch.cat([attend(*both) for both in pairwise(ends)], dim=2).transpose(1, 2)
+    borders = torch.tensor(ends, dtype=torch.int32, device=device)
+    options = {f"cu_seq_lens_{side}": borders for side in "qk"} | {f"max_length_{side}": 130 for side in "qk"}
+    kernels: Any = AttentionInterface  # untyped
+    found, _ = kernels()[VARLEN](None, *given, None, **options)
+    weights = torch.randn_like(wanted)
+    torch.autograd.backward((wanted * weights).sum())
+    torch.autograd.backward((found.double() * weights).sum())
+    for one, other in [(found, wanted), *((a.grad, b.grad) for a, b in zip(given, exact, strict=True))]:
+        assert one is not None and other is not None
+        assert ((one.double() - other).norm() / other.norm()).item() < 0.01
+
+
+def test_a_4_bit_base_learns(problems: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = make_tiny_model(tmp_path / "base", hidden=128)
+    settings = {
+        "data": json.dumps([str(problems)]), "prompt_format": "plain", "sequence_length": "128", "batch_size": "8",
+        "base_bits": "4", "lora_rank": "16", "learning_rate": "1e-2", "epochs": "20", "validation_documents": "8",
+        "validate_every": "10",
+    }  # fmt: skip
+    said = train("sft", base, tmp_path / "out", settings)
+    losses = metrics(tmp_path / "out", "validation/loss")
+    assert losses[-1] < losses[0] - 0.3, said
+    from transformers import AutoModelForCausalLM
+
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "best").config.vocab_size > 0
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    lines = [
+        json.dumps({"prompt": question, "chosen": answer, "rejected": answer.replace("now", "then")})
+        for question, answer in word_problems(200, seed=2)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+MODES = [
+    *(pytest.param(mode, 1) for mode in ("cached", "same", "adapter")),
+    *(pytest.param(mode, 2, marks=two_gpus) for mode in ("cached", "same", "adapter")),
+    pytest.param("cuda:1", 1, marks=two_gpus),
+]
+
+
+@pytest.mark.parametrize("share", ["false", "true"])
+@pytest.mark.parametrize(("mode", "ranks"), MODES)
+def test_the_first_loss_is_log_2_wherever_the_reference_is(
+    pairs: Path, tmp_path: Path, mode: str, ranks: int, share: str
+) -> None:
+    model = make_tiny_model(tmp_path / "model", hidden=256, layers=4)
+    settings = {
+        "data": json.dumps([str(pairs)]), "prompt_format": "plain", "reference": mode, "share_prompt": share,
+        "batch_size": "32", "microbatch_size": "8", "validation_pairs": "40", "max_steps": "3", "log_every": "1",
+        "learning_rate": "1e-4", "warmup": "0", "lora_rank": "8" if mode == "adapter" else "0",
+    }  # fmt: skip
+    train("dpo", model, tmp_path / "out", settings, ranks=ranks)
+    out = tmp_path / "out"
+    assert metrics(out, "loss")[0] == pytest.approx(0.6931472, abs=1e-6)
+    assert metrics(out, "validation/loss")[0] == pytest.approx(0.6931472, abs=1e-6)
+    for side in ("chosen", "rejected"):
+        assert abs(metrics(out, f"rewards/{side}")[0]) < 1e-4  # β · 1e-3 nats
+    assert metrics(out, "loss")[-1] < 0.69
+
+
+@two_gpus
+@pytest.mark.parametrize("trainer", ["sft", "dpo"])
+def test_two_gpus_train_as_one_and_one_goes_on(pairs: Path, problems: Path, tmp_path: Path, trainer: str) -> None:
+    model = make_tiny_model(tmp_path / "model", hidden=256, layers=4)
+    of_its_own = (
+        {"data": json.dumps([str(problems)]), "sequence_length": "128", "batch_size": "4", "microbatch_size": "2"}
+        if trainer == "sft"
+        else {"data": json.dumps([str(pairs)]), "batch_size": "16", "validation_pairs": "40", "reference": "same"}
+    )
+    settings = {
+        **of_its_own, "prompt_format": "plain", "log_every": "1", "learning_rate": "1e-4", "save_every": "4",
+        "max_steps": "8",
+    }  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(trainer, model, one, settings)
+    train(trainer, model, two, settings, ranks=2)
+    expected = pytest.approx(metrics(one, "loss"), rel=0.02)
+    assert metrics(two, "loss") == expected
+    for name in ("last", "best"):  # back to where it was before its last save
+        if (two / name).exists():
+            (two / name).rename(two / f"{name}.gone")
+    assert "going on behind step 4" in train(trainer, model, two, settings)
+    assert metrics(two, "loss") == expected
