@@ -279,10 +279,10 @@ def check_modes(layers: int) -> dict[str, float]:
             others[mode] = every(16, partial(give, network))
         others["in microbatches of 8"] = every(8, lambda batch: pair_logprobs(network, batch))
         adapted = load_network(model, replace(options, lora_rank=16), ranks, packed=True)
-        below = every(16, partial(without_adapter, adapted))
-        others["adapter"] = policy + below - every(16, lambda batch: pair_logprobs(adapted, batch))
+        below = every(16, partial(without_adapter, adapted)) - every(16, lambda batch: pair_logprobs(adapted, batch))
     learned = np.isfinite(policy).all(axis=1)
-    found = {f"nats, {name}": float(np.abs(each - policy)[learned].max()) for name, each in others.items()}
+    differences = {**{name: each - policy for name, each in others.items()}, "adapter": below}
+    found = {f"nats, {name}": float(np.abs(each[learned]).max()) for name, each in differences.items()}
     return {"pairs": int(learned.sum()), "nats_a_sequence": float(policy[learned].mean()), **found}
 
 
