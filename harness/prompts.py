@@ -75,6 +75,16 @@ class PromptFormat:
         """The sha256 of the template, which tells whether two runs wrapped their instructions alike."""
         return hashlib.sha256((self.template or self.name).encode()).hexdigest()
 
+    def card(self) -> dict[str, str]:
+        """Return what the harness.json of a model trained in this format says of it, for `choose_format` to find.
+
+        That is its name and digest, and the template where the name alone would not lead to it again.
+        """
+        card = {"prompt_format": self.name, "prompt_digest": self.digest}
+        if self.template is not None and (self.name not in format_names() or find_format(self.name) != self):
+            card["prompt_template"] = self.template
+        return card
+
     def text(self, instruction: str) -> str:
         """Return the prompt for `instruction`; only for formats with a template."""
         if self.template is None:
@@ -318,15 +328,21 @@ def find_format(name: str) -> PromptFormat:
         return PromptFormat(name, None)
     if name == "plain":
         return PromptFormat(name, INSTRUCTION)
-    shipped = {key: path for key, path in shipped_prompts().items() if not key.startswith(_JUDGES)}
-    if name in shipped:
-        return _checked(PromptFormat(name, read_prompt(shipped[name]), _STOPS.get(name, ())), name)
+    if name in format_names():
+        return _checked(PromptFormat(name, read_prompt(shipped_prompts()[name]), _STOPS.get(name, ())), name)
     path = Path(name)
     if path.suffix == ".prompt" or "/" in name:
         if not path.is_file():
             raise ConfigError(f"no prompt file {name}")
+        if path.stem in ("chat", "plain"):
+            raise ConfigError(f"{name}: {path.stem} is the name of a format without a template; rename the file")
         return _checked(PromptFormat(path.stem, read_prompt(path)), name)
-    raise ConfigError(f"unknown prompt format {name!r}{nearest(name, [*shipped, 'chat', 'plain'])}")
+    raise ConfigError(f"unknown prompt format {name!r}{nearest(name, format_names())}")
+
+
+def format_names() -> list[str]:
+    """Return the names of all formats that are no files of the user's."""
+    return [*(name for name in shipped_prompts() if not name.startswith(_JUDGES)), "chat", "plain"]
 
 
 def prompt_folder() -> Any:
@@ -384,7 +400,8 @@ def choose_format(
         differs = trained_name is not None and trained_name != chosen.name
         return Choice(chosen, "--prompt-format", (*(told if differs else ()), *_drift(chosen, trained)))
     if trained_name is not None:
-        chosen = find_format(trained_name)
+        own = trained.get("prompt_template")
+        chosen = find_format(trained_name) if own is None else PromptFormat(trained_name, own)
         return Choice(chosen, f"the checkpoint's {CHECKPOINT_FILE}", tuple(_drift(chosen, trained)))
     if tokenizer is not None and tokenizer.chat_template:
         return Choice(find_format("chat"), "the tokenizer has a chat template")
@@ -400,7 +417,7 @@ def _drift(chosen: PromptFormat, trained: Mapping[str, Any]) -> Iterable[str]:
 
 
 def read_checkpoint_file(folder: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint's harness.json says (prompt_format, prompt_digest, recipe), or nothing without one."""
+    """Return what a checkpoint's harness.json says, `PromptFormat.card` and more, or nothing without one."""
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         return {}
@@ -411,4 +428,9 @@ def read_checkpoint_file(folder: Path) -> Mapping[str, Any]:
     name = content.get("prompt_format", "plain") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise ModelError(f"{path}: must be an object whose prompt_format is a name; mend it or delete it")
+    template = content.get("prompt_template")
+    if not isinstance(template, str | None):
+        raise ModelError(f"{path}: prompt_template must be a text; mend it or delete it")
+    if template is not None:
+        _checked(PromptFormat(name, template), str(path))
     return dict(content)

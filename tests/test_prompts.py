@@ -146,6 +146,29 @@ def test_a_user_may_give_a_template_of_his_own(tmp_path: Path) -> None:
     assert (mine.name, mine.render("2+2?").text) == ("mine", "Q: 2+2?\nA: ")
 
 
+def test_a_checkpoint_carries_a_template_that_its_name_would_not_find(tmp_path: Path) -> None:
+    for name in ("alpaca_sft", "chat"):
+        assert find_format(name).card().keys() == {"prompt_format", "prompt_digest"}
+    (tmp_path / "model").mkdir()
+    for name in ("mine", "alpaca_sft"):
+        path = tmp_path / f"{name}.prompt"
+        path.write_text("Q: {instruction}\nA: {response}\n")
+        trained = find_format(str(path))
+        (tmp_path / "model" / "harness.json").write_text(json.dumps(trained.card()))
+        path.unlink()
+        choice = choose_format(str(tmp_path / "model"), None, None)
+        assert (choice.format, choice.warnings) == (trained, ())
+    other = choose_format(str(tmp_path / "model"), "alpaca_sft", None)
+    assert "is not the one that the checkpoint was trained with" in other.warnings[0]
+
+
+def test_a_template_of_the_name_of_a_format_without_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "chat.prompt"
+    path.write_text("{instruction}")
+    with pytest.raises(ConfigError, match="chat is the name of a format without a template; rename the file"):
+        find_format(str(path))
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -181,7 +204,7 @@ def test_the_checkpoint_chooses_the_format_and_a_mismatch_is_said(tmp_path: Path
     assert "is not the one that the checkpoint was trained with" in choose_format(str(tmp_path), None, None).warnings[0]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"prompt_format": 3}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"prompt_format": 3}', '{"prompt_template": 3}'])
 def test_a_broken_harness_json_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "harness.json").write_text(content)
     with pytest.raises(ModelError, match=r"harness\.json: "):

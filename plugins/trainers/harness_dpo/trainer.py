@@ -108,8 +108,7 @@ class DPO(TrainingOptions):
             "reference": model_digest(self.reference_model or run.model), **options,
         }  # fmt: skip
         card = {
-            "prompt_format": _format_name(self, data), "prompt_digest": form.digest, "trainer": self.name,
-            "base_model": run.model, "recipe": run.recipe, "harness": __version__,
+            **form.card(), "trainer": self.name, "base_model": run.model, "recipe": run.recipe, "harness": __version__,
         }  # fmt: skip
         job = Job(
             run, chosen, objective, data.training, data.validation, True, data.tokenizer, identity, card,
@@ -135,14 +134,6 @@ def _with_kernel(options: DPO) -> DPO:
     device = device_of(options.device)
     fast = device.type == "cuda" and weights_dtype(options, device).itemsize == 2
     return dataclasses.replace(options, attention="varlen" if fast else "sdpa")
-
-
-def _format_name(options: DPO, data: Data) -> str:
-    """Return the prompt format as an evaluation can find it: a template file by its path."""
-    given = options.prompt_format
-    if given is not None and Path(given).suffix == ".prompt":
-        return str(Path(given).resolve())
-    return data.choice.format.name
 
 
 def _describe(options: DPO, run: TrainingRun, data: Data) -> str:

@@ -75,8 +75,7 @@ class SFT(TrainingOptions):
             **options,
         }  # fmt: skip
         card = {
-            "prompt_format": _format_name(self, data), "prompt_digest": form.digest, "trainer": self.name,
-            "base_model": run.model, "recipe": run.recipe, "harness": __version__,
+            **form.card(), "trainer": self.name, "base_model": run.model, "recipe": run.recipe, "harness": __version__,
         }  # fmt: skip
         return train(
             Job(run, self, nll, data.rows, data.validation, self.packing == "documents", data.tokenizer, identity, card)
@@ -89,14 +88,6 @@ def nll(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[s
 
     loss = summed_nll(network.hidden(batch), network.lm_head, batch.labels.flatten(), scale)
     return loss, {"loss": loss.detach() / scale}
-
-
-def _format_name(options: SFT, data: Data) -> str:
-    """Return the prompt format as an evaluation can find it: a template file by its path."""
-    given = options.prompt_format
-    if given is not None and Path(given).suffix == ".prompt":
-        return str(Path(given).resolve())
-    return data.choice.format.name
 
 
 def _describe(options: SFT, run: TrainingRun, data: Data) -> str:

@@ -201,6 +201,25 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
         assert all(torch.equal(whole[name], other[name]) for name in whole)
 
 
+def test_a_template_of_ones_own_is_handed_on(harness: Command, tiny: Path, files: list[str], tmp_path: Path) -> None:
+    """From instruction tuning to preference tuning to evaluation, though the file is gone."""
+    own, texts = tmp_path / "own.prompt", tmp_path / "texts.jsonl"
+    own.write_text("Asked: {instruction}\nSaid: {response}")
+    texts.write_text("".join(json.dumps({"prompt": q, "response": a}) + "\n" for q, a in word_problems(20, seed=4)))
+    given = {"data": json.dumps([str(texts)]), "prompt_format": str(own), "sequence_length": "128", "max_steps": "1"}
+    words = [part for key, value in given.items() for part in ("--set", f"sft.{key}={value}")]
+    tuned = harness("train", "sft", "--model", tiny, "--out", tmp_path / "sft", "--set", "sft.device=cpu", *words)
+    assert tuned.code == 0, tuned.err
+    own.unlink()
+    settings = {"data": json.dumps(files), **SETTINGS, "max_steps": "1"}
+    del settings["prompt_format"]
+    words = [part for key, value in settings.items() for part in ("--set", f"dpo.{key}={value}")]
+    preferred = harness("train", "dpo", "--model", tmp_path / "sft", "--out", tmp_path / "dpo", *words)
+    assert preferred.code == 0, preferred.err
+    shown = harness("preview", "gsm8k", "--model", tmp_path / "dpo", "--data", ROOT / "examples" / "demo")
+    assert shown.code == 0 and "Asked: " in shown.out and "\nSaid: " in shown.out
+
+
 @pytest.mark.parametrize("reference", ["cached", "same", "adapter"])
 def test_two_ranks_give_the_same_training(
     train: Callable[..., Done], tiny: Path, files: list[str], tmp_path: Path, reference: str
