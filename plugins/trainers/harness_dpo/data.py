@@ -16,6 +16,7 @@ from harness.engines.models import context_length, load_tokenizer
 from harness.errors import ConfigError, DataError
 from harness.interfaces import TrainingRun
 from harness.prompts import Choice
+from harness.training.batch import Ints
 from harness.training.pairs import Pairs, Sides, read_pairs
 from harness.training.texts import training_format
 from harness.training.tokens import Tokens, cache_folder, permutation, tokenize
@@ -70,18 +71,39 @@ def prepare(options: DPO, run: TrainingRun) -> Data:
             f"dpo.validation_pairs={count} leaves none of {len(kept):,} pairs to train on"
             f" ({len(longest) - len(kept):,} are longer than {options.sequence_length:,} tokens{_left_out(pairs)})"
         )
-    drawn = kept[permutation(len(kept), options.seed, 1)]
+    validated = held_out(documents, kept[permutation(len(kept), options.seed, 1)], count)
+    if count and not len(validated):
+        raise ConfigError(f"dpo.validation_pairs={count} is less than any prompt has pairs; give more, or 0")
     sources = np.repeat(np.arange(len(pairs.counts)), pairs.counts)
-    training, held_out = (
-        PairRows(documents, pairs, np.sort(part), sources, share=options.share_prompt)
-        for part in (drawn[count:], drawn[:count])
+    training, validating = (
+        PairRows(documents, pairs, part, sources, share=options.share_prompt)
+        for part in (np.setdiff1d(kept, validated), validated)
     )
-    validation = held_out if count else None
+    validation = validating if count else None
     world = int(os.environ.get("WORLD_SIZE", "1"))
     training.fit(options.batch_size, options.microbatch_size, world, options.seed, validation)
     dropped = len(longest) - len(kept)
     names = source_names(pairs.sources)
     return Data(tokenizer, choice, pairs, documents, names, training, validation, dropped, _digest(documents))
+
+
+def held_out(documents: Tokens, drawn: Ints, count: int) -> Ints:
+    """Return up to `count` of the pairs `drawn`, in ascending order: whole prompts, the first ones that fit.
+
+    So no prompt is both trained on and validated on. They are fewer than `count` only where every other prompt has too
+    many pairs.
+    """
+    if not count:
+        return drawn[:0]
+    prompts: dict[bytes, list[int]] = {}
+    for pair in drawn.tolist():
+        prompt = documents.document(2 * pair)[: documents.prompts[2 * pair]]
+        prompts.setdefault(prompt.tobytes(), []).append(pair)
+    chosen: list[int] = []
+    for pairs in prompts.values():
+        if len(chosen) + len(pairs) <= count:
+            chosen += pairs
+    return np.sort(np.array(chosen, np.int64))
 
 
 def source_names(files: tuple[str, ...]) -> tuple[str, ...]:

@@ -282,6 +282,13 @@ def test_what_does_not_fit_is_one_line(train: Callable[..., Done], options: dict
     check_one_line(train(**options), message)
 
 
+def test_pairs_of_one_prompt_alone_cannot_be_held_out(train: Callable[..., Done], tmp_path: Path) -> None:
+    file = write(tmp_path / "one.jsonl", [("Say it.", f"Yes {number}.", "No.") for number in range(9)])
+    check_one_line(
+        train(data=[str(file)], validation_pairs="4"), "validation_pairs=4 is less than any prompt has pairs"
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,7 +20,7 @@ from harness.training.pairs import Pair
 from harness.training.parallel import join
 from harness.training.tokens import Tokens
 from harness_dpo import DPO
-from harness_dpo.data import Data, prepare, source_names
+from harness_dpo.data import Data, held_out, prepare, source_names
 from harness_dpo.objective import pair_logprobs
 from harness_dpo.rows import PairRows, balanced_order, divided
 
@@ -46,6 +46,23 @@ def made(lengths: Lengths, share: bool = False) -> PairRows:
     )
     texts = [Pair("", "", "", "file", f"file:{number + 1}") for number in range(len(lengths))]
     return PairRows(tokens, texts, np.arange(len(lengths)), np.zeros(len(lengths), np.int64), share=share)
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 40), st.randoms(use_true_random=False))
+def test_no_prompt_is_both_learned_and_held_out(asked: list[int], count: int, draw: Any) -> None:
+    ids = [token for prompt in asked for response in (20, 21) for token in (prompt, response)]
+    sides = 2 * len(asked)
+    documents = Tokens(
+        np.array(ids, np.int32), np.arange(sides + 1) * 2, np.ones(sides, np.int32), ("file",), (sides,), 0, 0, 0
+    )
+    drawn = draw.sample(range(len(asked)), len(asked))
+    chosen = held_out(documents, np.array(drawn), count).tolist()
+    assert chosen == sorted(set(chosen)) and len(chosen) <= count
+    rest = {asked[pair] for pair in set(drawn) - set(chosen)}
+    assert rest.isdisjoint(asked[pair] for pair in chosen)
+    assert all(asked.count(prompt) > count - len(chosen) for prompt in rest)  # none of the others would have fitted
+    if len(set(asked)) == len(asked):
+        assert chosen == sorted(drawn[:count])
 
 
 @settings(max_examples=60, deadline=None)
