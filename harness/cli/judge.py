@@ -79,7 +79,7 @@ def _agreement(folder: Any, words: tuple[str, ...], path: Path) -> str:
     from harness.evaluation.judgements import read_verdicts
     from harness.reports.agreement import agreement_text
 
-    judges = folder.results["judges"]
+    judges = folder.results.get("judges")
     if not judges:
         raise RunError(f"{folder.path} has not been judged yet: harness judge {folder.path} --judge MODEL")
     labels = read_labels(path, words, [sample.id for sample in folder.samples()])

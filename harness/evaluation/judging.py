@@ -130,7 +130,7 @@ def judged_scorers(
         if not scorer.judged:
             raise ConfigError(f"{folder.path}: {folder.config['benchmark']} is scored by {name!r}, which asks no judge")
         replaced = {name: {"reference": reference}} if reference is not None else {}
-        tables = merged(folder.config["command"]["options"], options.options, replaced)
+        tables = merged(folder.config["command"].get("options", {}), options.options, replaced)
         found.append(cast(JudgedScorer, configured(tables, name, scorer)))
     return found
 
@@ -295,14 +295,15 @@ def _ask(work: _Work, models: LoadOnce, total: int, missing: int) -> None:
 def _label(results: Mapping[str, Any], judge: Judge, described: Mapping[str, Any]) -> tuple[str, str]:
     """Return the judge's name, made unlike that of another way of judging by it, and the digest of this one."""
     digest = _digest([judge.identity, described])
-    before = results["judges"].get(judge.name)
-    same = before is None or before["digest"] == digest
+    before = results.get("judges", {}).get(judge.name)
+    same = before is None or before.get("digest") == digest
     return (judge.name if same else f"{judge.name}-{digest[:8]}"), digest
 
 
 def _same_model(config: Mapping[str, Any], judge: Judge) -> Sequence[str]:
     """Say so where the judge is the evaluated model."""
-    own, evaluated, name = judge.identity["model"], config["identity"]["model"], config["command"]["model"]
+    own, evaluated = judge.identity["model"], config["identity"].get("model", {})
+    name = config["command"].get("model", config["model"])
     digests = [identity.get("model_digest") for identity in (own, evaluated)]
     if None not in digests:
         same = digests[0] == digests[1]

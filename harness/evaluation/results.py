@@ -164,7 +164,7 @@ def with_judgements(
         "metrics": {**results["metrics"], label: as_json(scorer.summarise(overall.columns))},
         "categories": _merged(results["categories"], categories.as_json(scorer)),
         "groups": _merged(results["groups"], groups.as_json(scorer)),
-        "judges": {**results["judges"], label: said},
+        "judges": {**results.get("judges", {}), label: said},
     }
 
 

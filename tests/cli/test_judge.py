@@ -123,6 +123,21 @@ def test_judging_later_gives_the_same_and_asks_nothing_twice(
     assert first.read_bytes() == second.read_bytes() == later
 
 
+def test_a_run_by_another_program_is_judged_with_what_it_says(
+    harness: Command, run: Callable[..., Done], tmp_path: Path
+) -> None:
+    """run.json and results.json without what may be missing in them."""
+    assert run().code == 0
+    place, judge = folder(tmp_path), recorded(tmp_path, PAIRS)
+    written, results = read(place, "run.json"), read(place)
+    (place / "run.json").write_text(json.dumps({**written, "command": {}, "identity": {}}))
+    (place / "results.json").write_text(json.dumps({name: results[name] for name in results if name != "judges"}))
+    for _ in range(2):
+        done = harness("judge", place, *judging(judge))
+        assert done.code == 0, done.err
+    assert list(read(place)["judges"]) == ["judge"]
+
+
 def test_judges_and_prompts_stand_side_by_side(harness: Command, run: Callable[..., Done], tmp_path: Path) -> None:
     run(*judging(recorded(tmp_path, PAIRS)))
     path = folder(tmp_path)
