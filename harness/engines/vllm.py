@@ -406,13 +406,28 @@ class _Replica:
             self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PROMPT_GRACE if at_once else GRACE + _PROMPT_GRACE)
-        deadline = time.monotonic() + (_PROMPT_GRACE if at_once else 0)
-        while self._signal(0) and time.monotonic() < deadline:  # Python's resource tracker removes shared memory, last
-            time.sleep(0.05)
+        if at_once:
+            self._wait_for_all()
+        self._kill_all_but_the_tracker()
+        self._wait_for_all()
         self._signal(signal.SIGKILL)
         self._process.wait()
         if self._log:
             self._log.close()
+
+    def _wait_for_all(self) -> None:
+        deadline = time.monotonic() + _PROMPT_GRACE
+        while self._signal(0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _kill_all_but_the_tracker(self) -> None:
+        """Kill the session, but for Python's resource tracker: behind the others it removes their shared memory."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                number = int(folder.name)
+                own = os.getpgid(number) == self._process.pid
+                if own and b"resource_tracker" not in (folder / "cmdline").read_bytes():
+                    os.kill(number, signal.SIGKILL)
 
     def _signal(self, number: int) -> bool:
         """Send a signal to all processes of the session; return whether there are any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,9 +29,10 @@ def processes() -> list[Any]:
     return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
 
 
-def shared_memory() -> set[str]:
-    """Return the names of the machine's shared memory that vLLM may have made."""
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+def shared_memory(started: list[Any]) -> set[Path]:
+    """Return the shared memory that these processes use."""
+    maps = [Path(f"/proc/{one.pid}/maps").read_text() for one in started]
+    return {Path(name) for text in maps for name in re.findall(r"/dev/shm/psm_\w+", text)}
 
 
 def wait_until_gone(started: list[Any]) -> None:
@@ -46,9 +48,10 @@ def ask(prompts: list[Prompt], count: int, max_tokens: int = 200) -> list[Reques
 def test_two_replicas_share_the_work_and_leave_nothing(
     folder: Path, prompts: list[Prompt], reference: Callable[[Prompt, Generation], Any]
 ) -> None:
-    before, shared = processes(), shared_memory()
+    before = processes()
     model = VllmEngine(**OPTIONS, data_parallel_size=2).load(str(folder))
     started = [child for child in processes() if child not in before]
+    shared = shared_memory(started)
     assert sum("EngineCore" in child.name() or "EngineCor" in child.name() for child in started) == 2
     generation = Generation(max_tokens=60)
     requests = [Request(str(n), prompts[n % 12], generation, n) for n in range(48)]
@@ -59,16 +62,17 @@ def test_two_replicas_share_the_work_and_leave_nothing(
         assert (completion.text, completion.finish_reason, completion.completion_tokens) == expected
     model.close()
     wait_until_gone(started)
-    assert shared_memory() <= shared
+    assert shared and not [path for path in shared if path.exists()]
     model.close()  # twice is once
     with pytest.raises(ModelError, match="closed"):
         next(model.generate(requests))
 
 
 def test_a_killed_engine_is_one_line_and_a_new_load_works(folder: Path, prompts: list[Prompt]) -> None:
-    before, shared = processes(), shared_memory()
+    before = processes()
     model = VllmEngine(**OPTIONS).load(str(folder))
     started = [child for child in processes() if child not in before]
+    shared = shared_memory(started)
     (core,) = [child for child in started if "EngineCor" in child.name()]
     completions = model.generate(ask(prompts, 1000))
     next(completions)
@@ -82,7 +86,7 @@ def test_a_killed_engine_is_one_line_and_a_new_load_works(folder: Path, prompts:
     assert log.is_file()
     log.unlink()
     wait_until_gone(started)
-    assert shared_memory() <= shared
+    assert shared and not [path for path in shared if path.exists()]
     with pytest.raises(ModelError, match="closed"):
         next(model.generate(ask(prompts, 1)))
     model.close()
