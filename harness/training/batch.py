@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from harness.training.options import TrainingOptions
+
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
@@ -123,6 +125,12 @@ def order(length: int, seed: int, epoch: int) -> Ints:
 def steps_in_epoch(length: int, batch_size: int) -> int:
     """Return how many optimizer steps an epoch has; the last may have fewer rows."""
     return -(-length // batch_size)
+
+
+def total_steps(rows: int, options: TrainingOptions) -> int:
+    """Return how many optimizer steps a training over so many rows takes."""
+    steps = options.epochs * steps_in_epoch(rows, options.batch_size)
+    return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
 def step_rows(length: int, batch_size: int, seed: int, step: int) -> list[int]:

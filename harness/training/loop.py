@@ -26,7 +26,7 @@ from harness.errors import DataError, RunError
 from harness.interfaces import TrainingRun
 from harness.training import curves
 from harness.training.attention import fastest_kernels
-from harness.training.batch import Rows, steps_in_epoch
+from harness.training.batch import Rows, total_steps
 from harness.training.checkpoint import BEST, LAST, METRICS, Checkpoints, Progress
 from harness.training.memory import Shape
 from harness.training.metrics import Metrics, duration, means, peak_flops
@@ -70,12 +70,6 @@ class Job:
     def steps(self) -> int:
         """The number of optimizer steps."""
         return total_steps(len(self.rows), self.options)
-
-
-def total_steps(rows: int, options: TrainingOptions) -> int:
-    """Return how many optimizer steps a training over so many rows takes."""
-    steps = options.epochs * steps_in_epoch(rows, options.batch_size)
-    return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
 def train(job: Job) -> Path:

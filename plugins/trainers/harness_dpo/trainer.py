@@ -137,42 +137,31 @@ def _with_kernel(options: DPO) -> DPO:
 
 
 def _describe(options: DPO, run: TrainingRun, data: Data) -> str:
-    from transformers import AutoConfig
+    from harness.training.outlook import Outlook, memory_text
 
-    from harness.engines.models import model_folder
-    from harness.training.batch import steps_in_epoch
-    from harness.training.memory import Shape, estimate
-    from harness.training.network import weights_dtype
-    from harness.training.parallel import device_of
-    from harness.training.schedule import warmup_steps
-
-    rows, held_out, world = data.training, data.validation, int(os.environ.get("WORLD_SIZE", "1"))
-    per_epoch = steps_in_epoch(len(rows), options.batch_size)
-    steps = min(options.epochs * per_epoch, options.max_steps or options.epochs * per_epoch)
-    config = AutoConfig.from_pretrained(model_folder(run.model, weights=False), local_files_only=True)
-    shape, device = Shape.of(config.get_text_config()), device_of(options.device)
-    size = weights_dtype(options, device).itemsize
+    rows, held_out = data.training, data.validation
+    outlook = Outlook.of(options, run.model, len(rows))
+    world = outlook.world
     first = rows.step(options.batch_size, options.seed, 0)
     count = len(list(rows.microbatches(first, options.microbatch_size, 0, world)))
     alike = dataclasses.replace(options, microbatch_size=1, batch_size=count * world)  # in microbatches of one row
-    memory = estimate(shape, alike, rows.width, size, world)
+    memory = outlook.memory(alike, rows.width)
     if options.reference == "same":
-        memory["reference"] = shape.parameters * size / world / 2**30
+        memory["reference"] = outlook.shape.parameters * outlook.weight_bytes / world / 2**30
         memory["total"] += memory["reference"]
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in memory.items() if name != "total")
     sources = ", ".join(f"{name} {number:,}" for name, number in zip(data.sources, data.pairs.counts, strict=True))
     left_out = ", ".join(f"{reason} {number:,}" for reason, number in data.pairs.left_out.items()) or "none"
     lines = [
-        f"model       {run.model} ({shape.parameters / 1e9:.2f}B parameters), {8 * size}-bit weights on {device}",
+        f"model       {outlook}",
         f"reference   {options.reference_model or 'the same model'} ({options.reference})",
         f"format      {data.choice.format.name} ({data.choice.reason})",
         f"data        {len(data.pairs):,} pairs: {sources}",
         f"left out    {left_out}; longer than {options.sequence_length:,} tokens {data.dropped:,}",
         f"training    {len(rows):,} pairs, {int(rows.tokens.sum()):,} tokens; "
         f"validation {0 if held_out is None else len(held_out):,} pairs",
-        f"steps       {steps:,} of {options.batch_size} pairs ({count} x {rows.width:,} tokens on {world} of "
-        f"{device.type}), {warmup_steps(steps, options.warmup):,} of them warm-up",
-        f"memory      {memory['total']:.1f} GiB a device, estimated: {parts}",
+        f"steps       {outlook.steps:,} of {options.batch_size} pairs ({count} x {rows.width:,} tokens on {world} of "
+        f"{outlook.device.type}), {outlook.warmup:,} of them warm-up",
+        f"memory      {memory_text(memory)}",
         "",
         *_first(options, data),
     ]
@@ -181,15 +170,13 @@ def _describe(options: DPO, run: TrainingRun, data: Data) -> str:
 
 def _first(options: DPO, data: Data) -> list[str]:
     """Return the first pair of the first step as text."""
+    from harness.training.outlook import shortened
+
     rows = data.training
     index = rows.step(options.batch_size, options.seed, 0)[0]
     pair = int(rows.pairs[index])
     chosen, rejected = (data.documents.document(2 * pair + side).tolist() for side in (0, 1))
     prompts = data.documents.prompts[2 * pair : 2 * pair + 2].tolist()
     parts = {"prompt": chosen[: prompts[0]], "chosen": chosen[prompts[0] :], "rejected": rejected[prompts[1] :]}
-    shown = {name: _shortened(repr(data.tokenizer.decode(ids)), 600) for name, ids in parts.items()}
+    shown = {name: shortened(repr(data.tokenizer.decode(ids)), 600) for name, ids in parts.items()}
     return [f"first pair ({rows.describe(index)}):", *(f"  {name:<8} {text}" for name, text in shown.items())]
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

@@ -91,37 +91,21 @@ def nll(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[s
 
 
 def _describe(options: SFT, run: TrainingRun, data: Data) -> str:
-    from transformers import AutoConfig
+    from harness.training.outlook import Outlook, memory_text
 
-    from harness.engines.models import model_folder
-    from harness.training.batch import steps_in_epoch
-    from harness.training.memory import Shape, estimate
-    from harness.training.network import weights_dtype
-    from harness.training.parallel import device_of
-    from harness.training.schedule import warmup_steps
-
-    report, rows, world = data.rows.report, data.rows, int(os.environ.get("WORLD_SIZE", "1"))
-    per_epoch = steps_in_epoch(len(rows), options.batch_size)
-    steps = min(options.epochs * per_epoch, options.max_steps or options.epochs * per_epoch)
-    config = AutoConfig.from_pretrained(model_folder(run.model, weights=False), local_files_only=True)
-    shape = Shape.of(config.get_text_config())
-    device = device_of(options.device)
-    size = weights_dtype(options, device).itemsize
-    memory = estimate(shape, options, options.sequence_length, size, world)
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in memory.items() if name != "total")
-    peak = max(options.microbatch_size * world, 1)
+    report, outlook = data.rows.report, Outlook.of(options, run.model, len(data.rows))
+    microbatches = -(-options.batch_size // (options.microbatch_size * outlook.world))
     validation = "none" if data.validation is None else f"{data.validation.report.documents:,} documents"
-    warmup = warmup_steps(steps, options.warmup)
     lines = [
-        f"model       {run.model} ({shape.parameters / 1e9:.2f}B parameters), {8 * size}-bit weights on {device}",
+        f"model       {outlook}",
         f"format      {data.choice.format.name} ({data.choice.reason})",
         f"data        {report.documents:,} documents, {report.tokens:,} tokens, {report.labels:,} of them learned",
         f"rows        {report.rows:,} of {report.width:,} tokens, {report.fill:.1%} full; "
         f"{report.cut:,} documents cut, {report.dropped:,} dropped, {report.lost_tokens:,} tokens in no row",
         f"validation  {validation}",
-        f"steps       {steps:,} of {options.batch_size} rows ({-(-options.batch_size // peak)} x "
-        f"{options.microbatch_size} on {world} of {device.type}), {warmup:,} of them warm-up",
-        f"memory      {memory['total']:.1f} GiB a device, estimated: {parts}",
+        f"steps       {outlook.steps:,} of {options.batch_size} rows ({microbatches} x "
+        f"{options.microbatch_size} on {outlook.world} of {outlook.device.type}), {outlook.warmup:,} of them warm-up",
+        f"memory      {memory_text(outlook.memory(options, options.sequence_length))}",
         "",
         *_first(options, data),
     ]
@@ -133,19 +117,16 @@ def _first(options: SFT, data: Data) -> list[str]:
     from itertools import groupby
 
     from harness.training.batch import step_rows
+    from harness.training.outlook import shortened
 
     [index, *_] = step_rows(len(data.rows), options.batch_size, options.seed, 0)
     batch = data.rows.batch([index])
     ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
     filled = int(data.rows.tokens[index])
-    lines = [f"first row ({_shortened(data.rows.describe(index), 200)}):"]
+    lines = [f"first row ({shortened(data.rows.describe(index), 200)}):"]
     pairs = list(zip(ids[:filled], labels[:filled], strict=True))
     for learned, group in groupby(pairs, key=lambda pair: pair[1] != -100):
         part = list(group)
         text = data.tokenizer.decode([label for _, label in part] if learned else [token for token, _ in part])
-        lines.append(f"  {'learned' if learned else 'read   '} {_shortened(repr(text), 600)}")
+        lines.append(f"  {'learned' if learned else 'read   '} {shortened(repr(text), 600)}")
     return lines
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
