@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunError
+from harness.errors import ConfigError, RunError
 from harness.evaluation.journal import RunFolder
 from harness.evaluation.judgements import verdicts_of
 from harness.evaluation.predictions import write_predictions
@@ -31,13 +31,15 @@ def rescore(folder: RunFolder, parsers: Sequence[str], registry: Registry) -> di
 def export_predictions(folder: RunFolder, path: Path, parsers: Sequence[str], registry: Registry) -> None:
     """Write a CSV of the recorded outputs, read by the first of `parsers` (the run's own if empty).
 
-    A run that is judged has the first judge's verdicts instead, once there are any.
+    A run that is judged has the first judge's verdicts instead, once there are any; ConfigError for parsers there.
     """
     config = folder.config
     scorer = registry.get("scorers", config["scorer"])
+    if parsers and scorer.judged:
+        raise ConfigError(f"--parser does nothing here: {folder.path} is scored by a judge's replies, not by a parser")
     names = parsers or config["parsers"]
     samples, verdicts = folder.samples(), verdicts_of(folder, None, ())
-    if parsers and not scorer.judged:
+    if parsers:
         samples = _again(folder, [registry.get("parsers", names[0])], scorer)
     write_predictions(path, samples, names[0] if names else None, verdicts)
 

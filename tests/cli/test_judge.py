@@ -138,6 +138,15 @@ def test_a_run_by_another_program_is_judged_with_what_it_says(
     assert list(read(place)["judges"]) == ["judge"]
 
 
+def test_a_parser_for_the_table_of_a_judged_run_is_refused(
+    harness: Command, run: Callable[..., Done], tmp_path: Path
+) -> None:
+    run(*judging(recorded(tmp_path, PAIRS)))
+    words = ["score", folder(tmp_path), "--csv", tmp_path / "table.csv"]
+    assert harness(*words).code == 0
+    check_one_line(harness(*words, "--parser", "choice"), "--parser does nothing here: .* by a judge's replies")
+
+
 def test_judges_and_prompts_stand_side_by_side(harness: Command, run: Callable[..., Done], tmp_path: Path) -> None:
     run(*judging(recorded(tmp_path, PAIRS)))
     path = folder(tmp_path)
