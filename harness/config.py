@@ -87,7 +87,10 @@ def configure(plugin: T, options: Mapping[str, Any], name: str) -> T:
     problems = list(_unknown(plugin, options, name))
     if problems:
         raise ConfigError("; ".join(problems))
-    return cast(T, _validated(plugin, merged(dataclasses.asdict(plugin), _listed(plugin, options)), name))
+    configured = _validated(plugin, merged(dataclasses.asdict(plugin), _listed(plugin, options)), name)
+    if problems := list(_counted(options, configured, name)):
+        raise ConfigError("; ".join(problems))
+    return cast(T, configured)
 
 
 def _unknown(instance: Any, options: Mapping[str, Any], prefix: str) -> Iterable[str]:
@@ -100,6 +103,20 @@ def _unknown(instance: Any, options: Mapping[str, Any], prefix: str) -> Iterable
                 yield from _unknown(getattr(instance, key), value, f"{prefix}.{key}")
             else:
                 yield f"{prefix}.{key} is a table of options, not {value!r}"
+
+
+def _counted(given: Any, made: Any, place: str) -> Iterable[str]:
+    """Yield what is wrong where a truth value was given and pydantic has made a number of it."""
+    if isinstance(given, bool):
+        if isinstance(made, int | float) and not isinstance(made, bool):
+            yield f"{place}: Input should be a number, not {given}"
+    elif isinstance(given, Mapping):
+        for key, value in given.items():
+            inner = made.get(key) if isinstance(made, Mapping) else getattr(made, str(key), None)
+            yield from _counted(value, inner, f"{place}.{key}")
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        for number, (value, inner) in enumerate(zip(given, made, strict=False)):
+            yield from _counted(value, inner, f"{place}.{number}")
 
 
 def _listed(instance: Any, options: Mapping[str, Any]) -> dict[str, Any]:

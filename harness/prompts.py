@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from harness.engines.models import first_line
 from harness.errors import ConfigError, ModelError, nearest
 from harness.interfaces import Tokenizer
 from harness.types import Prompt
@@ -29,6 +30,9 @@ _STOPS = {"zero_shot_system": ("# Query:",)}
 
 #: Files of this name hold what judges are asked; they are no formats.
 _JUDGES = "judge_"
+
+#: What to do about a chat template that does not fit: the option of a training, and the flag of other commands.
+_ANOTHER = "choose another prompt format (prompt_format in a recipe, else --prompt-format)"
 
 #: Stands for a text where a chat template is asked what it writes around it.
 _MARK = "instruction-goes-here"
@@ -113,7 +117,7 @@ class PromptFormat:
         if not self.single_turn:
             return _render_chat(instruction, tokenizer, system, history)
         if history:
-            raise self._no_history()
+            raise self.no_history()
         text = self.text(_joined(system, instruction))
         return Prompt(text, None if tokenizer is None else encode(text, tokenizer))
 
@@ -136,12 +140,13 @@ class PromptFormat:
         """Return the training document of one instruction and its response; see `documents`."""
         return self.documents([Turns(instruction, response)], tokenizer)[0]
 
-    def _no_history(self) -> ConfigError:
+    def no_history(self) -> ConfigError:
+        """Return the error for earlier turns where there is no place for them."""
         return ConfigError(f"the prompt format {self.name!r} has a single turn; conversations need 'chat'")
 
     def _plain_parts(self, texts: Sequence[Turns], tokenizer: Tokenizer) -> Iterable[_Parts]:
         if any(turns.history for turns in texts):
-            raise self._no_history()
+            raise self.no_history()
         behind = (self.template or "").partition(RESPONSE)[2].rstrip("\r\n")
         prompts = [self.text(_joined(turns.system, turns.instruction)) for turns in texts]
         responses = [turns.response + behind for turns in texts]
@@ -228,12 +233,11 @@ def _chat_parts(texts: Sequence[Turns], tokenizer: Tokenizer) -> Iterable[_Parts
         instruction, system = _placed(turns.instruction, turns.system, tokenizer)
         prompt = _render_chat(instruction, tokenizer, system, turns.history)
         answered = [*_messages(instruction, system, turns.history), {"role": "assistant", "content": _MARK}]
-        text = str(tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=False))
+        text = _apply(tokenizer, answered, generating=False)
         before, found, after = text.rpartition(_MARK)
         if not found or not before.startswith(prompt.text):
             raise ModelError(
-                "the chat template does not put the response behind the prompt that it generates from; "
-                "choose another --prompt-format"
+                f"the chat template does not put the response behind the prompt that it generates from; {_ANOTHER}"
             )
         before, after, whole = before.removeprefix(prompt.text), after.rstrip("\r\n"), None
         if not _spells_special(
@@ -250,7 +254,7 @@ def _render_chat(
     if tokenizer is None:
         return Prompt(_joined(system, instruction), None, _messages(instruction, system, history))
     if not tokenizer.chat_template:
-        raise ModelError("the model's tokenizer has no chat template; choose another --prompt-format")
+        raise ModelError(f"the model's tokenizer has no chat template; {_ANOTHER}")
     instruction, system = _placed(instruction, system, tokenizer)
     messages = _messages(instruction, system, history)
     text = _apply(tokenizer, messages)
@@ -286,13 +290,23 @@ def _knows_system(tokenizer: Tokenizer) -> bool:
     from jinja2 import TemplateError
 
     try:
-        return _MARK in _apply(tokenizer, _messages("", _MARK))
+        return _MARK in _applied(tokenizer, _messages("", _MARK))
     except TemplateError:
         return False
 
 
-def _apply(tokenizer: Tokenizer, messages: Iterable[Mapping[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+def _apply(tokenizer: Tokenizer, messages: Iterable[Mapping[str, str]], *, generating: bool = True) -> str:
+    """Return what the chat template makes of messages; ModelError where it is broken or refuses them."""
+    from jinja2 import TemplateError
+
+    try:
+        return _applied(tokenizer, messages, generating)
+    except TemplateError as error:
+        raise ModelError(f"the tokenizer's chat template fails: {first_line(error)}; {_ANOTHER}") from error
+
+
+def _applied(tokenizer: Tokenizer, messages: Iterable[Mapping[str, str]], generating: bool = True) -> str:
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generating))
 
 
 def _encode_parts(messages: Sequence[Mapping[str, str]], text: str, tokenizer: Tokenizer) -> list[int]:
@@ -306,7 +320,7 @@ def _encode_parts(messages: Sequence[Mapping[str, str]], text: str, tokenizer: T
         ids += tokenizer.encode(before, add_special_tokens=False)
         ids += tokenizer.encode(message["content"], add_special_tokens=False, split_special_tokens=True)
     if joined + after != text:
-        raise ModelError("the chat template does not insert the texts as they are; choose another --prompt-format")
+        raise ModelError(f"the chat template does not insert the texts as they are; {_ANOTHER}")
     return [*ids, *tokenizer.encode(after, add_special_tokens=False)]
 
 
@@ -424,7 +438,7 @@ def read_checkpoint_file(folder: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path}: not JSON ({error}); mend it, or delete it and give --prompt-format") from error
+        raise ModelError(f"{path}: not JSON ({error}); mend it, or delete it and give a prompt format") from error
     name = content.get("prompt_format", "plain") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise ModelError(f"{path}: must be an object whose prompt_format is a name; mend it or delete it")

@@ -123,19 +123,24 @@ def trl(python: str, lengths: npt.NDArray[np.int64], width: int) -> dict[str, tu
     return {name: tuple(figures) for name, figures in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
+def write_entry(entry: Path, lengths: npt.NDArray[np.int64]) -> None:
+    """Write made-up token ids to a folder as `harness.training.tokens` keeps them."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = int(offsets[-1])
+    with (entry / "ids.bin").open("wb") as stream:
+        for start in range(0, tokens, 1 << 24):
+            np.arange(start, min(start + (1 << 24), tokens), dtype=np.int32).tofile(stream)
+    np.save(entry / "offsets.npy", offsets)
+    np.save(entry / "prompts.npy", np.full(len(lengths), 10, np.int32))
+    facts = {"counts": [len(lengths)], "separate": 0, "empty": 0, "end": 1, "known": ["made up", tokens - 1]}
+    (entry / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
 def resume(folder: Path | None, documents: int = 1_000_000) -> None:
     """Print how long a new process takes from cached token ids to the first microbatch in the middle of an epoch."""
-    lengths = lengths_of(documents, 480)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         entry = Path(name)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        with (entry / "ids.bin").open("wb") as stream:
-            for start in range(0, int(offsets[-1]), 1 << 24):
-                np.arange(start, min(start + (1 << 24), int(offsets[-1])), dtype=np.int32).tofile(stream)
-        np.save(entry / "offsets.npy", offsets)
-        np.save(entry / "prompts.npy", np.full(documents, 10, np.int32))
-        facts = {"counts": [documents], "separate": 0, "empty": 0, "end": 1}
-        (entry / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        write_entry(entry, lengths_of(documents, 480))
         runs = []
         for _ in range(3):
             done = subprocess.run(

@@ -41,6 +41,8 @@ def test_nested_options_replace_single_fields() -> None:
         ({"split": "dev"}, "quiz.split: .*'test' or 'train', not 'dev'"),
         ({"generation": {"max_tokens": 0}}, "quiz: max_tokens must be at least 1, not 0"),
         ({"name": "x"}, "quiz has no option 'name'"),
+        ({"shots": True}, "quiz.shots: Input should be a number, not True"),
+        ({"generation": {"max_tokens": True}}, "quiz.generation.max_tokens: Input should be a number, not True"),
     ],
 )
 def test_what_does_not_fit_is_named(options: dict[str, object], message: str) -> None:

@@ -254,3 +254,23 @@ def test_a_template_without_a_place_for_a_system_message_gets_it_in_the_instruct
 def test_what_judges_are_asked_is_no_prompt_format() -> None:
     with pytest.raises(ConfigError, match="unknown prompt format 'judge_safety'"):
         find_format("judge_safety")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m.content }", "fails: unexpected '}'; choose another prompt format (prompt_format"),
+        ("{{ raise_exception('only even turns') }}", "fails: only even turns; choose another prompt format"),
+        ("{% if not add_generation_prompt %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}", "no;"),
+        ("{{ messages[0].none.such }}", "has no attribute 'none'; choose"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(tmp_path: Path, template: str, message: str) -> None:
+    from harness.engines.models import load_tokenizer
+    from harness.testing.tiny import make_tiny_model
+
+    tokenizer: Any = load_tokenizer(str(make_tiny_model(tmp_path / "model", chat_template=template)))
+    with pytest.raises(ModelError) as caught:
+        find_format("chat").document("How?", "So.", tokenizer)
+    [line] = str(caught.value).splitlines()
+    assert line.startswith("the tokenizer's chat template fails: ") and message in line

@@ -128,6 +128,16 @@ def context_length(model: str) -> int | None:
     return given[0]
 
 
+def check_vocabulary(model: str, largest: int) -> None:
+    """Raise ModelError where `model` has no embedding of the token id `largest`, which its tokenizer gives."""
+    size = _text_config(_read_json(model, model_folder(model, weights=False) / "config.json")).get("vocab_size")
+    if isinstance(size, int) and largest >= size:
+        raise ModelError(
+            f"{model}: the data has token {largest} of its tokenizer, but its embeddings are {size:,}; "
+            "resize them first (model.resize_token_embeddings)"
+        )
+
+
 def model_digest(model: str) -> str:
     """Return a sha256, in hex, that identifies what a model's outputs depend on: weights, configuration and tokenizer.
 

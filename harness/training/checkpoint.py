@@ -49,7 +49,9 @@ from harness.training.weights import Keep, Weights
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
 TRAINING, MANIFEST, METRICS = "training.json", "manifest.json", "metrics.jsonl"
-_STATE = "training"
+_STATE, _DAMAGED = "training", "damaged"
+#: What of a training's identity is a digest, of the data for one: options that differ change it too.
+_DIGESTS = ("data", "model", "prompt_digest", "reference")
 
 _WHOLE = 8 << 20  # files up to this size are digested in full
 _PIECES, _PIECE = 256, 4096  # of larger ones so many pieces of so many bytes
@@ -111,9 +113,10 @@ class Checkpoints:
             raise RunError(f"another process is training into {self.folder}") from error
         self._lock.seek(0)
         found = self._lock.read()
-        if found:
+        if any((self.folder / name).exists() for name in (LAST, f"{LAST}.new", PREVIOUS, BEST, _DAMAGED)):
             self._compare(path, found, identity)
-        else:
+        else:  # whatever was begun here came to nothing
+            self._lock.truncate(0)
             self._lock.write(json.dumps(identity, indent=2).encode() + b"\n")
             self._lock.flush()
 
@@ -122,10 +125,16 @@ class Checkpoints:
             before = json.loads(found)
         except ValueError as error:
             raise RunError(f"{path}: not JSON ({error}); give another out=") from error
-        for key in sorted({*before, *identity}):
-            if before.get(key) != identity.get(key):
-                change = f"{key} was {_short(before.get(key))} and is {_short(identity.get(key))}"
-                raise RunError(f"{self.folder} is of another training ({change}); give another out=")
+        if not isinstance(before, dict):
+            raise RunError(f"{path}: not what this version writes; give another out=")
+        keys = sorted({*before, *identity}, key=lambda key: (key in _DIGESTS, key))  # options say more than digests
+        changes = [
+            f"{key} was {_short(before.get(key))} and is {_short(identity.get(key))}"
+            for key in keys
+            if before.get(key) != identity.get(key)
+        ]
+        if changes:
+            raise RunError(f"{self.folder} is of another training ({'; '.join(changes)}); give another out=")
 
     def __enter__(self) -> Self:
         return self
@@ -178,8 +187,8 @@ class Checkpoints:
         if usable is None:
             return None
         if last in problems:
-            _remove(self.folder / "damaged")
-            last.rename(self.folder / "damaged")
+            _remove(self.folder / _DAMAGED)
+            last.rename(self.folder / _DAMAGED)
         if usable == new:
             return new.rename(last)
         if last in problems:

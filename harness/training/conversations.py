@@ -12,6 +12,9 @@ from harness.training.fields import Unfit, message, string
 Columns: TypeAlias = Mapping[str, str]
 Turn: TypeAlias = tuple[str, str]
 
+#: The end of a transcript that the response goes on from.
+_OPEN: Turn = ("assistant", "")
+
 #: Why a conversation is no pair, in the order in which it is looked for.
 ODD, SEVERAL, PROMPTS, EMPTY, EQUAL = (
     "odd or repeated roles",
@@ -31,7 +34,9 @@ _LAYOUTS: tuple[Columns, ...] = (
 _OPTIONAL = ("input", "system")
 
 #: Who speaks next in a transcript.
-_MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_MARKER = re.compile(r"(?:\A\s*|(?:\r?\n){2})(Human|Assistant):")
+#: A whole transcript, and one that the response is to go on from, as some copies of HH have them beside each other.
+_WHOLE, _BEGUN = (re.compile(rf"\s*Human:.*(?:\r?\n){{2}}Assistant:{end}", re.DOTALL) for end in (".*", r"\s*\Z"))
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -49,7 +54,7 @@ class Layout:
         """Return prompt, chosen and rejected; raise LeftOut where they are no pair, Unfit where they are not there."""
         columns = self._columns = self._columns or _recognised(row)
         asked = _asked(row, columns)
-        sides = [_conversation(asked, _said(row, columns[side], "prompt" in columns)) for side in SIDES]
+        sides = [_conversation(asked, _said(row, columns[side], asked, "prompt" in columns)) for side in SIDES]
         kinds = [_kind(side) for side in sides]
         for kind in (ODD, SEVERAL, EMPTY):
             if kind in kinds:
@@ -69,7 +74,10 @@ def _recognised(row: Row) -> Columns:
         if all(column in row for role, column in columns.items() if role not in _OPTIONAL):
             return columns
     known = ", ".join(map(repr, row)) or "nothing"
-    raise Unfit(f"no 'chosen' and 'rejected' there, only {known}; name the columns of prompt, chosen and rejected")
+    raise Unfit(
+        f"no 'chosen' and 'rejected' there, only {known}; "
+        "name those of prompt, chosen and rejected with columns (--columns)"
+    )
 
 
 def _asked(row: Row, columns: Columns) -> list[Turn]:
@@ -82,24 +90,33 @@ def _asked(row: Row, columns: Columns) -> list[Turn]:
     if value is not None and not isinstance(value, str):
         return turns + _messages(value, columns["prompt"])
     prompt = string(row, columns["prompt"])
+    if _BEGUN.match(prompt):
+        return turns + _transcript(prompt, columns["prompt"])
     extra = string(row, columns["input"], "") if "input" in columns else ""
     return [*turns, ("user", f"{prompt}\n\n{extra}" if extra.strip() else prompt)]
 
 
-def _said(row: Row, column: str, asked: bool) -> list[Turn]:
-    """Return one side: the response where the prompt stands elsewhere, or the turns of a conversation."""
+def _said(row: Row, column: str, asked: list[Turn], apart: bool) -> list[Turn]:
+    """Return one side: the response, where the prompt stands `apart` from it, or the turns of a conversation."""
     value = row.get(column)
     if value is not None and not isinstance(value, str):
         return _messages(value, column)
     text = string(row, column)
-    return [("assistant", text)] if asked else _transcript(text, column)
+    if not apart or _WHOLE.match(text):
+        return _transcript(text, column)
+    return [("assistant", text.strip() if asked[-1:] == [_OPEN] else text)]
 
 
 def _messages(value: Any, column: str) -> list[Turn]:
-    if not isinstance(value, Sequence) or not value:
+    if not isinstance(value, Sequence):
         raise Unfit(f"{column!r} is neither text nor a list of messages")
-    said = [message(one, f"message {number} of {column!r}") for number, one in enumerate(value, 1)]
+    said = [message(_filled(one), f"message {number} of {column!r}") for number, one in enumerate(value, 1)]
     return [(one["role"], one["content"]) for one in said]
+
+
+def _filled(one: Any) -> Any:
+    """Return a message whose content is null as one of nothing."""
+    return {**one, "content": ""} if isinstance(one, Mapping) and one.get("content", "") is None else one
 
 
 def _transcript(text: str, column: str) -> list[Turn]:
@@ -115,7 +132,7 @@ def _transcript(text: str, column: str) -> list[Turn]:
 
 def _conversation(asked: list[Turn], said: list[Turn]) -> list[Turn]:
     """Return a side's turns behind what was asked, which they may repeat."""
-    return [turn for turn in asked if turn not in said] + said
+    return [turn for turn in asked if turn not in said and turn != _OPEN] + said if said else []
 
 
 def _kind(turns: list[Turn]) -> str | None:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -211,7 +211,8 @@ class Loop:
     def update(self, sums: Mapping[str, Tensor], rate: float) -> None:
         """Clip, test and apply the gradients."""
         gradients = [p.grad for p in self.optimizer.parameters.values() if p.grad is not None]
-        self.norm = whole(torch.nn.utils.get_total_norm(gradients)).float()
+        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+        self.norm = whole(torch.linalg.vector_norm(torch.stack(norms)))
         finite = torch.isfinite(self.norm) & torch.isfinite(torch.stack(list(sums.values()))).all()
         self.bad_step = torch.where((self.bad_step < 0) & ~finite, self.progress.step, self.bad_step)
         clip = self.options.clip
@@ -284,10 +285,25 @@ class Loop:
         path = self.job.run.out / "not-finite.txt"
         if self.ranks.main:
             path.write_text("".join(f"{rows.describe(index)}\n" for index in indices), encoding="utf-8")
+        kept = self._keep_as_before(bad)
         raise RunError(
-            f"step {bad + 1}: the loss or its gradient is not finite, and the weights are as before it; its rows hold "
-            f"{said if len(said) <= 300 else said[:297] + '...'} (all in {path}); look at these, or lower learning_rate"
+            f"step {bad + 1}: the loss or its gradient is not finite, and {kept}; its rows hold "
+            f"{said if len(said) <= 300 else said[:297] + '...'} (all in {path}); look at these, or give a lower "
+            "learning_rate and another out="
         )
+
+    def _keep_as_before(self, bad: int) -> str:
+        """Save the model as it was before step `bad`, which changed nothing as those after it; return what was done."""
+        progress, options = self.progress, self.options
+        if bad == self.first:  # nothing was learned since the training began, or went on
+            return "the weights are as before it"
+        rows, tokens = self.job.rows, progress.tokens
+        for step in range(bad, progress.step):
+            tokens -= int(rows.tokens[rows.step(options.batch_size, options.seed, step)].sum())
+        before = replace(progress, step=bad, tokens=tokens, pending={})
+        self.checkpoints.save(self.network, self.optimizer, before, [LAST])
+        self.checkpoints.finish()
+        return f"{self.job.run.out / LAST} is the model before it"
 
     def _settle(self) -> None:
         """Return when checkpoints are written and the other ranks have said their last."""
@@ -327,6 +343,8 @@ class Loop:
             curves.draw(self.job.run.out / METRICS, self.job.run.out, self.job.run.out.name)
         except ImportError:
             self._say("no picture of the learning curve: pip install matplotlib")
+        except OSError as error:
+            self._say(f"no picture of the learning curve: {error.strerror or error}")
 
     def _say(self, text: str) -> None:
         if self.ranks.main:

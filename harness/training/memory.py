@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import ModelError
 from harness.training.options import Recompute, TrainingOptions
 
 if TYPE_CHECKING:
@@ -81,7 +82,14 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """Read the sizes from a transformers configuration; the parameters are those of a Llama of these sizes."""
+        """Read the sizes from a transformers configuration; the parameters are those of a Llama of these sizes.
+
+        Raises ModelError for a configuration without them, such as that of a model without attention.
+        """
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+            if not isinstance(getattr(config, name, None), int):
+                kind = getattr(config, "model_type", "")
+                raise ModelError(f"a model of type {kind!r} has no {name}; give a decoder with attention")
         hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
         heads = int(config.num_attention_heads)
         size = int(getattr(config, "head_dim", None) or hidden // heads)

@@ -89,20 +89,22 @@ def means(sums: Mapping[str, float], weight: float) -> dict[str, float]:
     """
     found = {}
     for name, value in sums.items():
-        count = sums.get(f"{name}#", max(weight, 1))
+        count = sums.get(f"{name}#", weight)
         if count and not name.endswith("#"):
             found[name] = value / count
     return found
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics.jsonl; a torn last line is left out."""
+    """Yield the lines of a metrics.jsonl; what is not one is left out, and all behind a torn one."""
     with path.open() as file:
-        for line in file:
+        for text in file:
             try:
-                yield json.loads(line)
+                line = json.loads(text)
             except ValueError:
                 return
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
 
 
 def _drop_later(path: Path, step: int) -> None:

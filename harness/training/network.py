@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.engines.models import first_line, model_folder, quiet
-from harness.errors import ModelError
+from harness.errors import HarnessError, ModelError
 from harness.training.adapters import adapter_config, add_adapter, quantization, settle_quantized
 from harness.training.attention import implementation
 from harness.training.batch import Batch
 from harness.training.memory import recompute_activations
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, shard
+
+_ALONE = "take another model (the trainer sft can do without borders: sft.packing=concat)"
 
 #: What a loss is to the loop: given network, microbatch and scale, it returns `scale` · the loss summed over what the
 #: microbatch counts, attached to the graph, and named sums for the metrics (detached, not scaled), ``loss`` among them.
@@ -80,9 +82,39 @@ def load_network(model: str, options: TrainingOptions, ranks: Ranks, *, packed: 
     attention = implementation(options.attention, ranks.device, dtype, packed)
     lm = load_lm(model, dtype, ranks.device, attention, quantized)
     network = Network(lm)
+    if packed:
+        _refuse_leaks(network, model)
     if adapter is not None:
         add_adapter(lm, adapter, dtype, options.seed)
     return prepared(network, options, ranks)
+
+
+@torch.no_grad()
+def _refuse_leaks(network: Network, model: str) -> None:
+    """Raise ModelError for a model that does not keep documents apart which stand side by side in a row.
+
+    Layers that carry a state, or that do not hand the borders on to their attention, do so silently: another first
+    document then changes the hidden states of the second.
+    """
+    embeddings = network.lm.get_input_embeddings()
+    device, lengths = embeddings.weight.device, [12, 4]
+    places = torch.cat([torch.arange(length, device=device) for length in lengths])
+    borders = torch.tensor([0, 12, 16], dtype=torch.int32, device=device)
+    found = []
+    for first in (1, 5):
+        ids = (places * 7 + 3) % embeddings.num_embeddings
+        ids[:12] = (places[:12] * first + first) % embeddings.num_embeddings
+        try:
+            found.append(network.hidden(Batch(ids[None], ids[None], places[None], borders, 12))[12:].float())
+        except HarnessError:
+            raise
+        except Exception as error:  # whatever a model's own code raises
+            raise ModelError(
+                f"{model}: cannot read rows of several documents ({first_line(error)}); {_ALONE}"
+            ) from error
+    allowed = 1e-4 if embeddings.weight.dtype == torch.float32 else 0.05  # experts may round otherwise
+    if ((found[0] - found[1]).abs().max() > allowed * found[0].abs().max()).item():
+        raise ModelError(f"{model}: its layers do not keep the documents of a row apart; {_ALONE}")
 
 
 def weights_dtype(options: TrainingOptions, device: torch.device) -> torch.dtype:

@@ -12,6 +12,7 @@ Recompute = Literal["none", "selective", "full"]
 Attention = Literal["auto", "flash", "varlen", "sdpa"]
 
 _LEAST_EPS = 1e-30  # well above what fp32 makes 0 of
+_MOST_SEEDS = 2**63  # whole numbers of TOML and seeds of torch have 64 bits
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ class TrainingOptions:
         for name in ("validate_every", "save_every", "warmup", "weight_decay", "clip", "lora_rank", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
-        if self.base_bits and not self.lora_rank:
-            raise ValueError(f"base_bits={self.base_bits} needs lora_rank: 4-bit weights are frozen beside an adapter")
+        if not 0 <= self.seed < _MOST_SEEDS:
+            raise ValueError(f"seed must be from 0 to {_MOST_SEEDS - 1}, not {self.seed}")
+        if self.warmup > 1 and self.warmup % 1:
+            raise ValueError(f"warmup must be a share below 1 or a whole number of steps, not {self.warmup}")
+        self._check_adapter()
         if self.patience and not self.validate_every:
             raise ValueError(f"patience={self.patience} needs validate_every: it counts validations")
         if self.max_steps is not None and self.max_steps < 1:
@@ -93,6 +97,18 @@ class TrainingOptions:
             raise ValueError(f"eps must be at least {_LEAST_EPS}, not {self.eps}: where gradients are 0 it divides")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.alpha)):
             raise ValueError("betas and alpha must be in [0, 1)")
+
+    def _check_adapter(self) -> None:
+        if self.lora_alpha < 1:
+            raise ValueError(f"lora_alpha must be at least 1, not {self.lora_alpha}")
+        if self.lora_rank:
+            return
+        if self.base_bits:
+            raise ValueError(f"base_bits={self.base_bits} needs lora_rank: 4-bit weights are frozen beside an adapter")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("lora_alpha", "lora_targets") and value != field.default:
+                raise ValueError(f"{field.name}={value} needs lora_rank: without one there is no adapter")
 
 
 #: Options that decide how fast a training goes and what it tells, not where it ends but for rounding: a training that

@@ -78,12 +78,17 @@ class PackedRows(Rows, ABC):
         return len(self.weights)
 
     def checked(self) -> Self:
-        """Return these rows; raise DataError where there is none, because the data is smaller than one."""
+        """Return these rows; raise DataError where there is none, or nothing to learn in them."""
         if not len(self):
             raise DataError(
                 f"the data is too small for one row: {self.report.tokens:,} tokens, of which "
                 f"{self.report.lost_tokens:,} are left out, for a width of {self.width:,}; "
                 "give more data or a shorter sequence length"
+            )
+        if not self.report.labels:
+            raise DataError(
+                f"there is nothing to learn in {self.report.rows:,} rows of {self.width:,} tokens: prompts fill them; "
+                "give a longer sequence length, more data, or loss_on=all"
             )
         return self
 
@@ -205,7 +210,7 @@ class DocumentRows(PackedRows):
 
     A document of n tokens takes n - 1 positions, one for each token that has a next one: its end token is a label only.
     Position ids start anew with each. One that is longer than a row is split into pieces of `width` positions and a
-    rest, each read by itself, or dropped, as `overlong` says.
+    rest, each read by itself, or dropped, as `overlong` says. A piece with nothing to learn is left out.
 
     `documents` are the numbers of those to pack, one that stands twice twice; `seed` decides which of equal length go
     together.
@@ -232,8 +237,7 @@ class DocumentRows(PackedRows):
         lengths = tokens.lengths[chosen]
         long = lengths - 1 > width
         dropped = long if overlong == "drop" else np.zeros_like(long)
-        lost = int(lengths[dropped].sum())
-        self._pack(chosen[~dropped])
+        lost = int(lengths[dropped].sum()) + self._pack(chosen[~dropped])
         self.report = PackingReport(
             documents=len(chosen),
             tokens=int(lengths.sum()),
@@ -246,39 +250,43 @@ class DocumentRows(PackedRows):
             lost_tokens=lost,
         )
 
-    def _pack(self, chosen: Ints) -> None:
-        """Cut the documents into pieces and lay these into rows, row by row."""
+    def _pack(self, chosen: Ints) -> int:
+        """Cut the documents into pieces, lay these into rows, row by row, and return how many tokens are in none."""
         positions = self.source.lengths[chosen] - 1
         counts = -(-positions // self.width)
         documents = np.repeat(chosen, counts)
         firsts = np.repeat(np.cumsum(counts) - counts, counts)
         starts = (np.arange(len(documents)) - firsts) * self.width
         lengths = np.minimum(self.width, np.repeat(positions, counts) - starts)
+        learned = lengths > self._hidden(documents, starts, lengths)
+        lost = int(lengths[~learned].sum())
+        documents, starts, lengths = documents[learned], starts[learned], lengths[learned]
         rows = best_fit(lengths, self.width)
         order = stable_order(rows)
         self._documents, self._piece_starts, self._lengths = documents[order], starts[order], lengths[order]
         self._borders = np.concatenate([[0], np.cumsum(np.bincount(rows))]) if len(rows) else np.zeros(1, np.int64)
-        labels = self._lengths - self._hidden(slice(None))
+        labels = self._lengths - self._hidden(self._documents, self._piece_starts, self._lengths)
         self.weights, self.tokens = (
             np.add.reduceat(counts, self._borders[:-1]) if len(rows) else np.zeros(0, np.int64)
             for counts in (labels, self._lengths)
         )
+        return lost
 
-    def _hidden(self, pieces: slice) -> Ints:
+    def _hidden(self, documents: Ints, starts: Ints, lengths: Ints) -> Ints:
         """Return how many positions at the start of each piece have a token of the prompt as their next."""
         if self.loss == "all":
-            return np.zeros_like(self._lengths[pieces])
-        ahead = self.source.prompts[self._documents[pieces]] - 1 - self._piece_starts[pieces]
-        return np.asarray(np.clip(ahead, 0, self._lengths[pieces]))
+            return np.zeros_like(lengths)
+        return np.asarray(np.clip(self.source.prompts[documents] - 1 - starts, 0, lengths))
 
     def documents(self, row: int) -> list[int]:
         return [int(document) for document in self._documents[self._borders[row] : self._borders[row + 1]]]
 
     def _fill(self, row: int, inputs: Ints, labels: Ints) -> list[int]:
         pieces = slice(int(self._borders[row]), int(self._borders[row + 1]))
-        lengths, at = [int(length) for length in self._lengths[pieces]], 0
-        starts = self.source.offsets[self._documents[pieces]] + self._piece_starts[pieces]
-        for start, length, hidden in zip(starts, lengths, self._hidden(pieces), strict=True):
+        own = self._documents[pieces], self._piece_starts[pieces], self._lengths[pieces]
+        lengths, at = [int(length) for length in own[2]], 0
+        starts = self.source.offsets[own[0]] + own[1]
+        for start, length, hidden in zip(starts, lengths, self._hidden(*own), strict=True):
             ids = self.source.ids[start : start + length + 1]
             inputs[at : at + length] = ids[:-1]
             labels[at + hidden : at + length] = ids[1 + hidden :]

@@ -4,7 +4,8 @@ Known without being told, by the first row of each file:
 
     chosen, rejected                      two transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", as in Anthropic's HH
                                           (Bai et al. 2022, arXiv:2204.05862), or two lists of messages
-    prompt, chosen, rejected              two responses, or lists of messages with or without the prompt
+    prompt, chosen, rejected              two responses, or lists of messages with or without the prompt; or the prompt
+                                          as a transcript that ends in "Assistant:", or transcripts that repeat it
     instruction, input, chosen, rejected  a non-empty input stands behind the instruction, an empty line between them
 
 Other columns are named by hand: ``columns={"prompt": "question", "chosen": "better", "rejected": "worse"}``. A system
@@ -36,7 +37,7 @@ from harness.training.texts import Text, TextFile, Texts
 ROLES = ("prompt", "chosen", "rejected", "input", "system")
 
 #: Raised when the same rows would give other pairs than before: token ids of the sides are kept on disk.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -88,14 +89,13 @@ def device_of(name: str) -> torch.device:
     Raises ConfigError for a device that is not there.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        chosen = torch.device(kind)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name}: no such device; give auto, cpu, cuda or cuda:N") from error
-    if chosen.type != "cuda":
-        return chosen
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", kind)
+    if match is None:  # torch knows others, such as mps and meta, which nothing here is made for
+        raise ConfigError(f"device={name}: no such device; give auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device(kind)
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    index = local if world > 1 or chosen.index is None else chosen.index
+    index = local if world > 1 or match[1] is None else int(match[1])
     if index >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError(f"device={name}: {found} GPUs are visible here, and number {index} is wanted")

@@ -38,6 +38,7 @@ _LAYOUTS: tuple[Columns, ...] = (
     {"prompt": "prompt", "response": "completion"},
 )
 _OPTIONAL = ("input", "system")
+_UNKNOWN = f"no {' or '.join('/'.join(columns.values()) for columns in _LAYOUTS)} there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,11 @@ class _Layout:
         self._columns = file.columns
         self._empty = empty
 
+    @property
+    def known(self) -> bool:
+        """Whether columns were given, or a row has been of a known layout."""
+        return bool(self._columns)
+
     def fault(self, row: Row) -> str | None:
         """Return what is wrong with a row, or None."""
         try:
@@ -231,10 +237,7 @@ def _recognised(row: Row) -> Columns:
     for columns in _LAYOUTS:
         if all(column in row for role, column in columns.items() if role not in _OPTIONAL):
             return columns
-    known = " or ".join("/".join(columns.values()) for columns in _LAYOUTS)
-    raise Unfit(
-        f"no {known} there, only {', '.join(map(repr, row)) or 'nothing'}; name the columns of prompt and response"
-    )
+    raise Unfit(f"{_UNKNOWN}, only {', '.join(map(repr, row)) or 'nothing'}")
 
 
 def _conversation(row: Row, column: str, make: Callable[..., Text]) -> Text:
@@ -255,4 +258,12 @@ def _conversation(row: Row, column: str, make: Callable[..., Text]) -> Text:
 
 def _open(file: TextFile, empty: bool) -> tuple[Rows, _Layout]:
     layout = _Layout(file, empty)
-    return read_rows(file.path, check=layout.fault), layout
+    try:
+        return read_rows(file.path, check=layout.fault), layout
+    except DataError as error:
+        if layout.known or _UNKNOWN not in str(error):
+            raise
+        # not one row has known columns: nothing is wrong with the lines, so no word of how many there are to mend
+        found = str(error).rsplit("; ", 2)[0]
+        remedy = "name the columns of prompt and response with the option columns (--columns of harness data look)"
+        raise DataError(f"{found}; {remedy}") from error

@@ -26,12 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.datasets import file_sha256
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.prompts import PromptFormat
 from harness.training.texts import Text, Texts
 
-#: Raised when the same inputs would give other ids than before.
-_VERSION = 2
+#: Raised when the same inputs would give other ids than before, or would be refused.
+_VERSION = 3
 
 _TOGETHER = 1024  # texts that are encoded in one call
 _SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to have another time
@@ -142,8 +142,8 @@ def tokenize(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, *, cache
     here and now. A fast tokenizer encodes on all cores.
 
     Raises DataError for texts that cannot be used (bad lines; a text that begins with the BOS or ends with the end
-    token, which are added anyway) and for a cache folder that cannot be written, ModelError for a tokenizer without an
-    end token or a chat template that does not fit.
+    token, which are added anyway) and for a cache folder that cannot be written, ConfigError for a text of several
+    turns in a format of one, ModelError for a tokenizer without an end token or a chat template that does not fit.
     """
     if cache is None or not getattr(tokenizer, "is_fast", False):
         return _in_memory(texts, prompt_format, tokenizer)
@@ -182,6 +182,8 @@ def _encoded(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, tally: _
         some = texts[start : start + _TOGETHER]
         for index, text in enumerate(some, start):
             _refuse_borders(text, tokenizer, texts, index)
+            if text.history and prompt_format.single_turn:
+                raise ConfigError(f"{texts.place(index)}: {prompt_format.no_history()}")
         ids = array("i")
         for document in prompt_format.documents([text.turns for text in some], tokenizer):
             ids.extend(document.token_ids)
@@ -195,12 +197,13 @@ def _encoded(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, tally: _
 def _refuse_borders(text: Text, tokenizer: Any, texts: Texts, index: int) -> None:
     """Raise DataError for a text that spells out the tokens that are put around every document."""
     begin, end = tokenizer.bos_token, tokenizer.eos_token
-    for part, name, found in (("prompt", begin, text.prompt.startswith), ("response", end, text.response.endswith)):
+    for how, name, found in (
+        ("prompt begins", begin, text.prompt.startswith),
+        ("response begins", begin, text.response.startswith),
+        ("response ends", end, text.response.endswith),
+    ):
         if name and found(name):
-            verb = "begins" if part == "prompt" else "ends"
-            raise DataError(
-                f"{texts.place(index)}: the {part} {verb} with {name!r}, which is added anyway; take it out"
-            )
+            raise DataError(f"{texts.place(index)}: the {how} with {name!r}, which is added anyway; take it out")
 
 
 def _in_memory(texts: Texts, prompt_format: PromptFormat, tokenizer: Any) -> Tokens:
@@ -253,22 +256,32 @@ def _written(entry: Path, texts: Texts, prompt_format: PromptFormat, tokenizer: 
 
 
 def _read(entry: Path, texts: Texts) -> Tokens | None:
-    """Return a cache entry, mapped into memory; None where there is none, or one that is not whole."""
+    """Return a cache entry, mapped into memory; None where there is none, or one that is not whole or not as it was."""
     try:
         facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
         offsets: npt.NDArray[np.int64] = np.load(entry / "offsets.npy", mmap_mode="r", allow_pickle=False)
         prompts: npt.NDArray[np.int32] = np.load(entry / "prompts.npy", mmap_mode="r", allow_pickle=False)
         size = (entry / "ids.bin").stat().st_size
+        if not _fit(facts) or len(facts["counts"]) != len(texts.files):
+            return None
         if len(offsets) != len(prompts) + 1 or size != 4 * int(offsets[-1]) or len(prompts) != sum(facts["counts"]):
             return None
         ids: npt.NDArray[np.int32] = np.memmap(entry / "ids.bin", np.int32, mode="r", shape=(size // 4,))
-    except (FileNotFoundError, ValueError, KeyError, IndexError, EOFError):
+    except (FileNotFoundError, ValueError, TypeError, IndexError, EOFError):
         return None
     files = tuple(str(file.path) for file in texts.files)
     return Tokens(
         ids, offsets, prompts, files, tuple(facts["counts"]), facts["separate"], facts["empty"], facts["end"],
         (facts["known"][0], facts["known"][1]),
     )  # fmt: skip
+
+
+def _fit(facts: Any) -> bool:
+    """Return whether facts have the form in which `_written` keeps them."""
+    match facts:
+        case {"counts": [*counts], "separate": int(), "empty": int(), "end": int(), "known": [str(), int()]}:
+            return all(isinstance(count, int) for count in counts)
+    return False
 
 
 def _content_digest(*arrays: npt.NDArray[Any]) -> str:

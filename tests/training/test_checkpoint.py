@@ -315,10 +315,17 @@ def test_a_folder_of_something_else_is_refused(opened: Any, tmp_path: Path) -> N
         opened()
 
 
-def test_a_folder_of_another_training_is_refused(opened: Any) -> None:
-    opened(seed=0, learning_rate=1e-5).close()
-    with pytest.raises(RunError, match=r"another training \(learning_rate was 1e-05 and is 2e-05\)"):
-        opened(seed=0, learning_rate=2e-5)
+def test_a_folder_of_another_training_is_refused(opened: Any, tmp_path: Path) -> None:
+    opened(data="1", seed=0, learning_rate=1e-5).close()
+    (tmp_path / "out" / "best").mkdir()
+    with pytest.raises(RunError, match=r"another training \(learning_rate was 1e-05 and is 2e-05; data was"):
+        opened(data="2", seed=0, learning_rate=2e-5)
+
+
+def test_a_training_that_left_nothing_may_begin_anew_with_other_options(opened: Any, tmp_path: Path) -> None:
+    opened(seed=0).close()
+    opened(seed=1).close()
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["seed"] == 1
 
 
 def test_two_processes_never_write_to_one_folder(opened: Any) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import signal
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.errors import ConfigError, RunError
+from harness.errors import ConfigError, ModelError, RunError
 from harness.interfaces import TrainingRun
 from harness.training.attention import implementation
 from harness.training.batch import Batch, microbatches
-from harness.training.loop import Job, train
+from harness.training.loop import Job, Loop, train
 from harness.training.network import Network, load_network
 from harness.training.options import TrainingOptions
 from harness.training.parallel import join
@@ -140,7 +141,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def test_a_step_that_is_not_finite_ends_the_training_before_it(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    """Steps 1 to 5 are good and saved at 4, the sixth is not: it is named, and `last/` is as it was."""
+    """Steps 1 to 5 are good and saved at 4, the sixth is not: it is named, and `last/` is as it was before it."""
     seen: list[int] = []
 
     def poisoned(model: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -151,9 +152,49 @@ def test_a_step_that_is_not_finite_ends_the_training_before_it(tiny: Path, probl
     work = job(tiny, problems, tmp_path / "out", poisoned, save_every=4, max_steps=8)
     with pytest.raises(RunError, match=r"step 6: .*not finite.*train.jsonl, text \d+"):
         train(work)
-    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 4
+    assert json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())["step"] == 5
+    train(job(tiny, problems, tmp_path / "out", save_every=4, max_steps=8))  # as if nothing had been
+    train(job(tiny, problems, tmp_path / "whole", save_every=4, max_steps=8))
+    ended, expected = (weights(tmp_path / name / "last") for name in ("out", "whole"))
+    assert all(torch.equal(ended[name], expected[name]) for name in expected)
     assert "train.jsonl, text" in (tmp_path / "out" / "not-finite.txt").read_text()
-    assert [line["step"] for line in metrics(tmp_path / "out")] == [4]
+    assert [line["step"] for line in metrics(tmp_path / "out")] == [4, 8]
+
+
+def test_the_norm_of_16_bit_gradients_is_that_of_their_values(tiny: Path, problems: Path, tmp_path: Path) -> None:
+    found: list[tuple[float, float]] = []
+
+    class Noted(Loop):
+        def update(self, sums: Mapping[str, Tensor], rate: float) -> None:
+            gradients = [p.grad.double() for p in self.optimizer.parameters.values() if p.grad is not None]
+            exact = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            super().update(sums, rate)
+            found.append((self.norm.item(), exact.item()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.training.loop.Loop", Noted)
+        train(job(tiny, problems, tmp_path / "out", max_steps=3, dtype="bfloat16"))
+    assert len(found) == 3
+    for norm, exact in found:
+        assert norm == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["stablelm", "qwen3"])
+def test_a_model_that_cannot_keep_documents_apart_is_refused(tmp_path: Path, kind: str) -> None:
+    """StableLM's layers do not hand the borders of documents on to their attention."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 128, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1}
+    make: Any = AutoModelForCausalLM.from_config  # untyped
+    torch.manual_seed(0)
+    make(AutoConfig.for_model(kind, **shape, **heads)).save_pretrained(tmp_path)
+    given = TrainingOptions(dtype="float32", device="cpu")
+    load_network(str(tmp_path), given, join("cpu"), packed=False)
+    with (
+        pytest.raises(ModelError, match="apart; train it with packing=concat") if kind == "stablelm" else nullcontext()
+    ):
+        load_network(str(tmp_path), given, join("cpu"), packed=True)
 
 
 def test_a_training_goes_on_in_the_dtype_that_it_began_with(tiny: Path, problems: Path, tmp_path: Path) -> None:
@@ -196,7 +237,7 @@ def test_the_host_waits_for_the_device_once_an_interval(
         monkeypatch.setattr(Tensor, name, noted)
     train(job(tiny, problems, tmp_path / "out", max_steps=8))
     assert len(metrics(tmp_path / "out")) == 2
-    assert len(waits) <= 2 + 1  # and the check before the last save
+    assert len(waits) <= 2 + 2  # and the checks of the model at first and before the last save
 
 
 def test_ctrl_c_saves_and_is_still_an_interruption(tiny: Path, problems: Path, tmp_path: Path) -> None:

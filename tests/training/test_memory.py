@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.errors import ModelError
 from harness.training.memory import Shape, estimate
 from harness.training.options import TrainingOptions
+from harness.training.outlook import Outlook
 
 
 @pytest.fixture
@@ -69,3 +73,34 @@ def test_more_precise_moments_take_more(llama: Shape) -> None:
     kinds: list[dict[str, Any]] = [{}, {"moments": "float32"}, {"optimizer": "rmsprop"}]
     sizes = [planned(llama, microbatch_size=2, **more)["optimizer"] / (llama.parameters / 2**30) for more in kinds]
     assert sizes == pytest.approx([6, 10, 6])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "mamba", "hidden_size": 64}, "a model of type 'mamba' has no num_attention_heads; give a dec"),
+        ({"model_type": "unheard-of"}, "config.json cannot be used (.*unheard-of.*); give another model"),
+        ({}, "config.json cannot be used (.*); give another model"),
+    ],
+)
+def test_a_model_without_the_sizes_is_one_line(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError) as caught:
+        Outlook.of(TrainingOptions(device="cpu"), str(tmp_path), rows=8)
+    [line] = str(caught.value).splitlines()
+    before, _, after = message.partition("(.*")
+    assert line.startswith(f"{tmp_path}: {before}") and after.rpartition(")")[2] in line
+
+
+@pytest.mark.parametrize(
+    ("warmup", "text"),
+    [
+        (0, "0 of them warm-up"),
+        (0.25, "1 of them warm-up"),
+        (4, "all of them warm-up: the peak learning rate is reached at the last alone"),
+        (1000, "all of them warm-up: the peak learning rate is not reached"),
+    ],
+)
+def test_a_plan_says_how_much_is_warm_up(tiny: Path, warmup: float, text: str) -> None:
+    options = TrainingOptions(device="cpu", batch_size=2, warmup=warmup)
+    assert Outlook.of(options, str(tiny), rows=8).warmup_text == text

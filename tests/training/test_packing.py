@@ -208,7 +208,15 @@ def test_documents_are_packed_without_loss(given: tuple[Tokens, int], seed: int,
             assert inputs[one] not in following  # never twice
             following[int(inputs[one])] = labels[one]
     packed = [d for d in whole.values() if overlong == "split" or tokens.lengths[d] - 1 <= width]
-    assert set(following) == {i for d in packed for i in tokens.document(d).tolist()[:-1]}
+    pieces = [
+        (d, at, min(at + width, int(tokens.lengths[d]) - 1))
+        for d in packed
+        for at in range(0, tokens.lengths[d] - 1, width)
+    ]
+    learned = [(d, at, end) for d, at, end in pieces if loss == "all" or end >= tokens.prompts[d]]
+    assert set(following) == {i for d, at, end in learned for i in tokens.document(d).tolist()[at:end]}
+    lost = sum(int(tokens.lengths[d]) for d in whole.values() if d not in packed)
+    assert rows.report.lost_tokens == lost + sum(end - at for d, at, end in pieces if (d, at, end) not in learned)
     check_report(rows, batch, len(tokens) - len(packed))
 
 

@@ -197,12 +197,33 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ({"prompt": said("a", "b", "c"), "chosen": answer("d"), "rejected": answer("e")}, SEVERAL),
         ({"prompt": "a", "chosen": said("a", "b"), "rejected": said("x", "c")}, ODD),
         ({"prompt": "a", "chosen": said("a"), "rejected": said("a")}, ODD),
+        ({"prompt": "a", "chosen": [], "rejected": answer("b")}, EMPTY),
+        ({"prompt": "a", "chosen": answer("b"), "rejected": [{"role": "assistant", "content": None}]}, EMPTY),
+        ({"prompt": transcript("a", "b", "c", ""), "chosen": " d", "rejected": " e"}, SEVERAL),
+        (
+            {"prompt": "a", "chosen": transcript("a", "b", "c", "d"), "rejected": transcript("a", "b", "c", "e")},
+            SEVERAL,
+        ),
+        ({"prompt": "x", "chosen": transcript("a", "b"), "rejected": transcript("a", "c")}, ODD),
         ({"prompt": "a", "chosen": answer("b"), "rejected": [*answer("b"), *answer("c")]}, ODD),
     ],
 )
 def test_rows_of_other_layouts_are_left_out_likewise(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     pairs = read_pairs([written(tmp_path / "a.json", [ROWS[0], row])])
     assert ([pair.prompt for pair in pairs], pairs.left_out) == (["Name a colour."], {reason: 1})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": transcript("a", ""), "chosen": " b", "rejected": " c"},
+        {"prompt": transcript("a", ""), "chosen": transcript("a", "b"), "rejected": transcript("a", "c")},
+        {"prompt": "a", "chosen": transcript("a", "b"), "rejected": transcript("a", "c")},
+        {side: transcript("a", said).replace("\n", "\r\n") for side, said in (("chosen", "b"), ("rejected", "c"))},
+    ],
+)
+def test_transcripts_beside_a_prompt_come_apart_too(tmp_path: Path, row: dict[str, str]) -> None:
+    assert read(written(tmp_path / "a.jsonl", [row])) == [("a", "b", "c")]
 
 
 def test_white_space_in_columns_of_their_own_is_kept(tmp_path: Path) -> None:
@@ -257,7 +278,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     assert refusal(path, [{**ROWS[0], "chosen": "\ud800"}]).startswith("a.jsonl:1: 'chosen' has half a character")
     assert refusal(path, [{"prompt": "a", "response": "b"}] * 2) == (
         "a.jsonl:1: no 'chosen' and 'rejected' there, only 'prompt', 'response'; "
-        "name the columns of prompt, chosen and rejected; 2 bad lines in all; mend or delete them"
+        "name those of prompt, chosen and rejected with columns (--columns); 2 bad lines in all; mend or delete them"
     )
     assert refusal(path, [{"question": "a", "chosen": "b", "rejected": "c"}]).startswith(
         "a.jsonl:1: 'chosen' is no transcript (no '\\n\\nHuman:' in it), and there is no column for the prompt; name it"
@@ -267,7 +288,6 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([], "'chosen' is neither text nor a list of messages"),
         ({"role": "user"}, "'chosen' is neither text nor a list of messages"),
         (["Hi"], "message 1 of 'chosen' is not an object"),
         ([{"role": "user"}], "the content of message 1 of 'chosen' is not text but None"),

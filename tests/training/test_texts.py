@@ -130,10 +130,15 @@ def test_what_a_file_can_have_wrong(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a", "response": "b"}\n{"prompt": \n')
     with pytest.raises(DataError, match=r"a\.jsonl:2: not JSON \(Expecting value, column 1\); 1 bad line in all"):
         read_texts([path]).check()
-    assert refusal(tmp_path / "a.json", [{"q": "a", "r": "b"}] * 3).startswith(
-        "a.json, item 1: no messages or conversations or prompt/response or instruction/output/input or "
-        "prompt/completion there, only 'q', 'r'; name the columns of prompt and response; 3 bad items in all"
+    nothing = (
+        "no messages or conversations or prompt/response or instruction/output/input or prompt/completion there, only "
     )
+    assert refusal(tmp_path / "a.json", [{"q": "a", "r": "b"}] * 3) == (
+        f"a.json, item 1: {nothing}'q', 'r'; "
+        "name the columns of prompt and response with the option columns (--columns of harness data look)"
+    )
+    assert refusal(path, [{f"a long column {number}": "a" for number in range(30)}]).endswith("of harness data look)")
+    assert refusal(path, [{"note": "a"}, good]) == f"a.jsonl:1: {nothing}'note'; 1 bad line in all; mend or delete it"
     unknown = {"columns": {"prompt": "q", "response": "reply"}}
     assert refusal(path, [{"q": "a", "r": "b"}], **unknown).startswith("a.jsonl:1: no 'reply' there, only 'q', 'r'")
 

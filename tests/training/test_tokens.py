@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 
 from harness.engines.models import load_tokenizer
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.prompts import find_format
 from harness.testing.tiny import make_tiny_model
 from harness.training.texts import read_texts
-from harness.training.tokens import Tokens, cache_folder, tokenize
+from harness.training.tokens import Tokens, _read, cache_folder, tokenize
 
 ROWS = [{"prompt": f"Name {n}.", "response": f"It is {n}."} for n in range(50)]
 
@@ -106,7 +107,7 @@ def test_a_settled_file_is_digested_once(data: Path, model: Path, tmp_path: Path
     assert same(encode(data, model, cache), encode(data, model, None))
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "garbled"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "garbled", "older", "list"])
 def test_a_damaged_entry_is_made_anew(data: Path, model: Path, tmp_path: Path, harm: str) -> None:
     cache = tmp_path / "cache"
     first = encode(data, model, None)
@@ -117,7 +118,10 @@ def test_a_damaged_entry_is_made_anew(data: Path, model: Path, tmp_path: Path, h
     elif harm == "gone":
         (cache / entry / "prompts.npy").unlink()
     else:
-        (cache / entry / "facts.json").write_text("{")
+        facts = json.loads((cache / entry / "facts.json").read_text())
+        facts.pop("known")
+        content = {"garbled": "{", "older": json.dumps(facts), "list": "[]"}[harm]
+        (cache / entry / "facts.json").write_text(content)
     assert same(first, encode(data, model, cache))
     assert entries(cache) == [entry]
     assert [path for path in cache.iterdir() if path.suffix == ".tmp"] == []
@@ -145,6 +149,7 @@ def test_many_processes_at_once_make_one_entry(data: Path, model: Path, tmp_path
 def test_a_text_with_the_tokens_that_are_added_anyway_is_refused(model: Path, tmp_path: Path) -> None:
     for row, fault in [
         ({"prompt": "<|begin_of_text|>Hi", "response": "a"}, "the prompt begins with '<|begin_of_text|>'"),
+        ({"prompt": "Hi", "response": "<|begin_of_text|>a"}, "the response begins with '<|begin_of_text|>'"),
         ({"prompt": "Hi", "response": "a<|end_of_text|>"}, "the response ends with '<|end_of_text|>'"),
     ]:
         data = write(tmp_path / "a.jsonl", [*ROWS, row])
@@ -153,6 +158,22 @@ def test_a_text_with_the_tokens_that_are_added_anyway_is_refused(model: Path, tm
                 encode(data, model, cache)
             assert str(caught.value) == f"{data}:51: {fault}, which is added anyway; take it out"
     assert entries(tmp_path / "cache") == []
+
+
+def test_a_conversation_in_a_format_of_one_turn_is_refused_by_line(model: Path, tmp_path: Path) -> None:
+    said = [{"role": role, "content": "a"} for role in ("user", "assistant") * 2]
+    data = write(tmp_path / "a.jsonl", [{"messages": said[:2]}, {"messages": said}])
+    with pytest.raises(ConfigError) as caught:
+        encode(data, model, tmp_path / "cache")
+    assert str(caught.value).startswith(f"{data}:2: the prompt format 'alpaca_sft' has a single turn")
+
+
+def test_what_is_made_up_for_timing_is_an_entry(data: Path, tmp_path: Path) -> None:
+    made = runpy.run_path(str(Path(__file__).parents[2] / "perf" / "packing.py"))
+    made["write_entry"](tmp_path, np.array([20, 16]))
+    tokens = _read(tmp_path, read_texts([data]))
+    assert tokens is not None
+    assert (tokens.lengths.tolist(), tokens.largest) == ([20, 16], 35)
 
 
 def test_empty_responses_in_the_cache_are_still_refused_for_training(model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.engines.models import context_length, load_tokenizer
+from harness.engines.models import check_vocabulary, context_length, load_tokenizer
 from harness.errors import ConfigError, DataError
 from harness.interfaces import TrainingRun
 from harness.prompts import Choice
@@ -63,9 +63,15 @@ def prepare(options: DPO, run: TrainingRun) -> Data:
     if not len(pairs):
         raise DataError(f"no pairs in {', '.join(options.data)}{_left_out(pairs)}")
     documents = tokenize(Sides(pairs), choice.format, tokenizer, cache=cache_folder())
+    check_vocabulary(run.model, documents.largest)
     longest = (documents.lengths - 1).reshape(-1, 2).max(axis=1)
     kept = np.flatnonzero(longest <= options.sequence_length)
     count = options.validation_pairs
+    if not len(kept):
+        raise ConfigError(
+            f"each of {len(longest):,} pairs is longer than dpo.sequence_length={options.sequence_length} tokens, "
+            f"the shortest has {longest.min():,}{_left_out(pairs)}"
+        )
     if len(kept) <= count:
         raise ConfigError(
             f"dpo.validation_pairs={count} leaves none of {len(kept):,} pairs to train on"
@@ -113,7 +119,8 @@ def source_names(files: tuple[str, ...]) -> tuple[str, ...]:
     ('harmless-base', 'more')
     """
     names = tuple(re.sub(r"(\.(jsonl?|csv|parquet|gz|zst))+$", "", name) for name in files)
-    return names if len(set(names)) == len(set(files)) else files
+    names = names if len(set(names)) == len(set(files)) else files
+    return tuple(name.replace("#", "_") for name in names)  # which stands for counts in names of metrics
 
 
 def _refuse_repeated(files: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.engines.models import load_tokenizer, model_digest
+from harness.engines.models import check_vocabulary, context_length, load_tokenizer, model_digest
 from harness.errors import ConfigError, DataError, ModelError
 from harness.interfaces import TrainingRun
 from harness.training.batch import Batch, steps_in_epoch
@@ -55,16 +55,23 @@ def check_reference(options: DPO, run: TrainingRun) -> None:
         try:
             device_of(mode)
         except ConfigError as error:
-            raise ConfigError(f"dpo.reference={mode}: give cached, same, adapter, or a device as cuda:1") from error
+            raise ConfigError(f"dpo.reference={mode}: give cached, same, adapter, or a device ({error})") from error
         if world > 1:
             raise ConfigError(
                 f"dpo.reference={mode}: on several GPUs it is sharded as the policy is; give same or cached"
             )
     other = options.reference_model
-    if other and load_tokenizer(other).get_vocab() != load_tokenizer(run.model).get_vocab():
+    if not other:
+        return
+    if load_tokenizer(other).get_vocab() != load_tokenizer(run.model).get_vocab():
         raise ModelError(
             f"{other}: its tokenizer is not that of {run.model}, so that the two models do not see the same tokens; "
             "give a reference of the same family"
+        )
+    limit = context_length(other)
+    if limit is not None and options.sequence_length > limit:
+        raise ConfigError(
+            f"dpo.sequence_length={options.sequence_length} is above the {limit:,} tokens of the reference {other}"
         )
 
 
@@ -74,6 +81,7 @@ def open_reference(options: DPO, run: TrainingRun, data: Data, ranks: Ranks) -> 
     Raises HarnessError for a model that cannot be loaded, and a cache that cannot be written.
     """
     mode, model = options.reference, options.reference_model or run.model
+    check_vocabulary(model, data.documents.largest)
     if mode == "cached":
         logprobs = Cache(options, model, data, ranks).logprobs()
         for rows in (data.training, data.validation):
@@ -135,6 +143,7 @@ class Cache:
             "data": data.digest,
             "prompt format": data.choice.format.digest,
             "weights": f"{weights_dtype(options, ranks.device)} {options.base_bits or ''}".strip(),
+            "version": "2",
         }
         name = hashlib.sha256(json.dumps(self._facts).encode()).hexdigest()
         self._folder = cache_folder().parent / "reference"
@@ -216,20 +225,28 @@ class Cache:
 
     def _read(self) -> Logprobs | None:
         """Return what is kept, None where there is nothing; say so of what cannot be used."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         if not self._path.exists():
             self._tell_of_others()
             return None
-        try:
-            values: Logprobs = load_file(self._path)["logprobs"]
-        except (OSError, KeyError, SafetensorError):
-            values = np.zeros(0, np.float32)
-        if values.shape != (len(self._data.documents) // 2, 2):
+        values = self._kept()
+        if values is None:
             self._say(f"reference: {self._path} is damaged; computing it anew")
-            return None
         return values
+
+    def _kept(self) -> Logprobs | None:
+        """Return what the file holds, None where it is missing or not as `_write` writes it."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path, framework="numpy") as file:
+                facts, values = file.metadata() or {}, file.get_tensor("logprobs")
+        except (OSError, SafetensorError):
+            return None
+        whole = {**self._facts, "values": _digest(values)}
+        if values.shape != (len(self._data.documents) // 2, 2) or not whole.items() <= facts.items():
+            return None
+        result: Logprobs = values
+        return result
 
     def _tell_of_others(self) -> None:
         """Say so where the same data has log-probabilities that are out of date, of another model or the like."""
@@ -248,10 +265,13 @@ class Cache:
     def _write(self, values: Logprobs) -> None:
         from safetensors.numpy import save_file
 
-        aside = self._path.with_suffix(f".{os.getpid()}.tmp")
+        aside, before = self._path.with_suffix(f".{os.getpid()}.tmp"), self._kept()
+        if before is not None:  # another training may have computed what this one has not
+            values = np.where(np.isnan(values), before, values)
+        facts = {**self._facts, "path": self._model, "values": _digest(values)}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({"logprobs": values}, aside, metadata={**self._facts, "path": self._model})
+            save_file({"logprobs": values}, aside, metadata=facts)
             os.replace(aside, self._path)
         except OSError as error:
             aside.unlink(missing_ok=True)
@@ -263,6 +283,10 @@ class Cache:
     def _say(self, text: str) -> None:
         if self._ranks.main:
             print(text, file=sys.stderr, flush=True)
+
+
+def _digest(values: Logprobs) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def _batched(parts: Iterator[Any]) -> Iterator[list[Any]]:

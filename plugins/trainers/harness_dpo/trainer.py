@@ -73,6 +73,8 @@ class DPO(TrainingOptions):
             raise ValueError(f"beta must be above 0, not {self.beta}")
         if not 0 <= self.label_smoothing <= 0.5:
             raise ValueError(f"label_smoothing must be from 0 to 0.5, not {self.label_smoothing}")
+        if self.sequence_length < 1:
+            raise ValueError(f"sequence_length must be at least 1, not {self.sequence_length}")
         if self.validation_pairs < 0:
             raise ValueError(f"validation_pairs must be 0 or more, not {self.validation_pairs}")
         if self.share_prompt and self.attention == "flash":
@@ -160,7 +162,7 @@ def _describe(options: DPO, run: TrainingRun, data: Data) -> str:
         f"training    {len(rows):,} pairs, {int(rows.tokens.sum()):,} tokens; "
         f"validation {0 if held_out is None else len(held_out):,} pairs",
         f"steps       {outlook.steps:,} of {options.batch_size} pairs ({count} x {rows.width:,} tokens on {world} of "
-        f"{outlook.device.type}), {outlook.warmup:,} of them warm-up",
+        f"{outlook.device.type}), {outlook.warmup_text}",
         f"memory      {memory_text(memory)}",
         "",
         *_first(options, data),

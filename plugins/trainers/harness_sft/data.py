@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config import configure
-from harness.engines.models import context_length, load_tokenizer
-from harness.errors import ConfigError, DataError
+from harness.engines.models import check_vocabulary, context_length, load_tokenizer
+from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
 from harness.prompts import Choice
 from harness.training.packing import DocumentRows, PackedRows, StreamRows
@@ -52,17 +52,19 @@ def prepare(options: SFT, run: TrainingRun) -> Data:
     tokenizer = load_tokenizer(run.model)
     choice = training_format(run.model, options.prompt_format, tokenizer)
     files = _files(options, options.data)
-    tokens = _tokens(files, choice, tokenizer)
+    tokens = _tokens(files, choice, tokenizer, run.model)
     documents, held_out = _divided(options, tokens, [file.weight for file in files])
     validation = None
     if options.validation:
         others = _files(options, options.validation)
         if any(file.weight != 1 for file in others):
             raise ConfigError("files to validate on have no weight: each of their texts counts once")
-        other = _tokens(others, choice, tokenizer)
+        other = _tokens(others, choice, tokenizer, run.model)
         validation = _packed(options, other, np.arange(len(other))).checked()
     elif len(held_out):
         validation = _packed(options, tokens, held_out).checked()
+    if validation is None and options.patience:
+        raise ConfigError(f"sft.patience={options.patience} needs sft.validation or sft.validation_documents")
     rows = _packed(options, tokens, documents).checked()
     return Data(tokenizer, choice, tokens, rows, validation, _digest(rows, validation))
 
@@ -87,15 +89,14 @@ def _files(options: SFT, entries: Sequence[str | Mapping[str, Any]]) -> list[_En
     return [replace(file, columns=file.columns or options.columns) for file in files]
 
 
-def _tokens(files: Sequence[_Entry], choice: Choice, tokenizer: Any) -> Tokens:
+def _tokens(files: Sequence[_Entry], choice: Choice, tokenizer: Any, model: str) -> Tokens:
     texts = read_texts(
         [file.file for file in files],
         columns=[file.columns for file in files],
         weights=[file.weight for file in files],
     )
     tokens = tokenize(texts, choice.format, tokenizer, cache=cache_folder())
-    if tokens.largest >= len(tokenizer):
-        raise DataError(f"the data has token {tokens.largest}, beyond the tokenizer's {len(tokenizer):,}")
+    check_vocabulary(model, tokens.largest)
     return tokens
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from harness import __version__
 from harness.engines.models import model_digest
 from harness.interfaces import TrainingRun
 from harness.training.options import FREE, TrainingOptions
+from harness.training.packing import PackedRows
 from harness_sft.data import Data, prepare
 
 if TYPE_CHECKING:
@@ -54,6 +56,13 @@ class SFT(TrainingOptions):
     loss_on: Literal["responses", "all"] = "responses"
     validation: tuple[str | Mapping[str, Any], ...] = ()
     validation_documents: int = 0
+
+    def __post_init__(self) -> None:
+        TrainingOptions.__post_init__(self)
+        if self.sequence_length < 1:
+            raise ValueError(f"sequence_length must be at least 1, not {self.sequence_length}")
+        if self.validation_documents < 0:
+            raise ValueError(f"validation_documents must be 0 or more, not {self.validation_documents}")
 
     def plan(self, run: TrainingRun) -> str:
         """Return what training would do, and the first row that it would be trained on."""
@@ -104,7 +113,7 @@ def _describe(options: SFT, run: TrainingRun, data: Data) -> str:
         f"{report.cut:,} documents cut, {report.dropped:,} dropped, {report.lost_tokens:,} tokens in no row",
         f"validation  {validation}",
         f"steps       {outlook.steps:,} of {options.batch_size} rows ({microbatches} x "
-        f"{options.microbatch_size} on {outlook.world} of {outlook.device.type}), {outlook.warmup:,} of them warm-up",
+        f"{options.microbatch_size} on {outlook.world} of {outlook.device.type}), {outlook.warmup_text}",
         f"memory      {memory_text(outlook.memory(options, options.sequence_length))}",
         "",
         *_first(options, data),
@@ -114,19 +123,25 @@ def _describe(options: SFT, run: TrainingRun, data: Data) -> str:
 
 def _first(options: SFT, data: Data) -> list[str]:
     """Return the first row of the first step as text, what is not learned and what is by turns."""
-    from itertools import groupby
-
     from harness.training.batch import step_rows
     from harness.training.outlook import shortened
 
     [index, *_] = step_rows(len(data.rows), options.batch_size, options.seed, 0)
-    batch = data.rows.batch([index])
-    ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
-    filled = int(data.rows.tokens[index])
     lines = [f"first row ({shortened(data.rows.describe(index), 200)}):"]
-    pairs = list(zip(ids[:filled], labels[:filled], strict=True))
-    for learned, group in groupby(pairs, key=lambda pair: pair[1] != -100):
-        part = list(group)
-        text = data.tokenizer.decode([label for _, label in part] if learned else [token for token, _ in part])
+    for learned, group in groupby(_tokens_of(data.rows, index), key=lambda token: token[1]):
+        text = data.tokenizer.decode([token for token, _ in group])
         lines.append(f"  {'learned' if learned else 'read   '} {shortened(repr(text), 600)}")
     return lines
+
+
+def _tokens_of(rows: PackedRows, index: int) -> Iterator[tuple[int, bool]]:
+    """Yield the tokens of a row, document by document, each with whether it is learned; a label is the next token."""
+    batch = rows.batch([index])
+    ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
+    filled = int(rows.tokens[index])
+    ends = [filled] if batch.borders is None else [end for end in batch.borders.tolist()[1:] if end <= filled]
+    for start, end in pairwise([0, *ends]):
+        learned = [label != -100 for label in labels[start:end]]
+        yield from zip(ids[start:end], [False, *learned[:-1]], strict=True)
+        if learned[-1]:
+            yield labels[end - 1], True

@@ -268,7 +268,11 @@ def test_a_plan_says_everything_and_writes_nothing(
         ({"loss": "kto"}, "dpo.loss"),
         ({"validation_pairs": "60"}, "validation_pairs=60 leaves none of 60 pairs"),
         ({"validation_pairs": "-1"}, "validation_pairs must be 0 or more"),
-        ({"sequence_length": "5"}, r"leaves none of 0 pairs to train on \(60 are longer than 5 tokens"),
+        (
+            {"sequence_length": "5"},
+            r"each of 60 pairs is longer than dpo.sequence_length=5 tokens, the shortest has \d+",
+        ),
+        ({"sequence_length": "0"}, "sequence_length must be at least 1"),
         ({"sequence_length": "300"}, "sequence_length=300 is above the model's 256 tokens"),
         ({"share_prompt": "true", "attention": "flash"}, "share_prompt needs other keys"),
         ({"betta": "1"}, "dpo has no option 'betta'; did you mean 'beta'"),

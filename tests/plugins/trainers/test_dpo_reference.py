@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from harness.testing.tiny import make_tiny_model, word_problems
@@ -131,7 +134,7 @@ def test_a_cache_is_computed_once_and_finished_where_it_was_left(
 
     torn = before.copy()
     torn[3] = np.nan
-    save_file({"logprobs": torn}, kept)
+    keep(kept, torn, hashlib.sha256(torn.tobytes()).hexdigest())
     third = train("third")
     computed = re.search(r"computing the log-probabilities of (\d+) pairs", third.err)
     assert computed is not None and 1 <= int(computed[1]) < 40  # the step that it stands in
@@ -139,9 +142,36 @@ def test_a_cache_is_computed_once_and_finished_where_it_was_left(
     assert losses(tmp_path / "third") == pytest.approx(losses(tmp_path / "first"), abs=1e-6)
 
     kept.write_bytes(kept.read_bytes()[:100])
-    fourth = train("fourth")
-    assert "is damaged; computing it anew" in fourth.err and fourth.code == 0
-    assert losses(tmp_path / "fourth") == losses(tmp_path / "first")
+    for number in range(2):
+        other = train(f"harmed {number}")
+        assert "is damaged; computing it anew" in other.err and other.code == 0
+        assert losses(tmp_path / f"harmed {number}") == losses(tmp_path / "first")
+        keep(kept, before[::-1].copy())  # of other pairs
+
+
+def keep(path: Path, values: Any, digest: str | None = None) -> None:
+    """Put other values into a cache, with their digest or the one that is there."""
+    with safe_open(path, framework="numpy") as file:
+        facts = dict(file.metadata())
+    save_file({"logprobs": values}, path, metadata={**facts, "values": digest or facts["values"]})
+
+
+def test_what_another_training_computed_meanwhile_stays(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    from harness.interfaces import TrainingRun
+    from harness.training.parallel import join
+    from harness_dpo import DPO
+    from harness_dpo.data import prepare
+    from harness_dpo.reference import Cache
+
+    options = DPO(data=(str(pairs),), prompt_format="plain", sequence_length=128, validation_pairs=8, device="cpu")
+    data = prepare(options, TrainingRun(str(tiny), tmp_path, {}))
+    own = Cache(options, str(tiny), data, join("cpu"))
+    for row in (0, 1):
+        values = np.full((40, 2), np.nan, np.float32)
+        values[row] = row
+        own._write(values)
+    found = own._read()
+    assert found is not None and found[:2].tolist() == [[0, 0], [1, 1]] and np.isnan(found[2:]).all()
 
 
 def test_a_cache_of_another_model_or_template_is_not_used(train: Callable[..., Done], tmp_path: Path) -> None:
@@ -157,8 +187,6 @@ def test_a_cache_of_another_model_or_template_is_not_used(train: Callable[..., D
 
 
 def test_a_model_that_gives_no_number_is_refused(train: Callable[..., Done], tiny: Path, tmp_path: Path) -> None:
-    import shutil
-
     from safetensors.torch import load_file as load
     from safetensors.torch import save_file as save
 
@@ -176,7 +204,7 @@ def test_a_model_that_gives_no_number_is_refused(train: Callable[..., Done], tin
         ({"reference": "adapter"}, "give dpo.lora_rank too"),
         ({"reference": "adapter", "lora_rank": "4", "reference_model": "x"}, "leave dpo.reference_model out"),
         ({"reference": "cashed"}, "dpo.reference=cashed: give cached, same, adapter, or a device"),
-        ({"reference": "cuda:7"}, "dpo.reference=cuda:7: give"),
+        ({"reference": "cuda:7"}, r"dpo.reference=cuda:7: give .* \(device=cuda:7"),
         ({"reference_model": "nowhere/at/all"}, "nowhere/at/all: no such folder"),
     ],
 )
@@ -189,6 +217,20 @@ def test_a_reference_that_cannot_be_is_one_line(
 def test_a_reference_with_another_tokenizer_is_refused(train: Callable[..., Done], tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other", texts=["abc abd abe " * 20], context=256)
     check_one_line(train("out", reference_model=str(other)), "other: its tokenizer is not that of")
+
+
+def test_a_reference_that_is_too_small_is_refused(train: Callable[..., Done], tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    short = make_tiny_model(tmp_path / "short", context=64)
+    check_one_line(
+        train("out", reference_model=str(short)), r"sequence_length=128 is above the 64 tokens of the reference"
+    )
+    shutil.copytree(tiny, tmp_path / "few")
+    few: Any = AutoModelForCausalLM.from_pretrained(tiny)
+    few.resize_token_embeddings(300)
+    few.save_pretrained(tmp_path / "few")
+    check_one_line(train("out", reference_model=str(tmp_path / "few")), "few: the data has token .* embeddings are 300")
 
 
 def check_one_line(done: Any, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,23 @@ def test_the_shipped_recipes_have_no_unknown_option(harness: Command, tmp_path: 
         ({"validation": '[{ file = "a", weight = 2 }]'}, "files to validate on have no weight"),
         ({"base_bits": "4"}, "base_bits=4 needs lora_rank"),
         ({"patience": "2"}, "patience=2 needs validate_every"),
+        (
+            {"patience": "2", "validate_every": "1", "validation_documents": "0"},
+            "sft.patience=2 needs sft.validation or sft.validation_documents",
+        ),
+        ({"validation_documents": "-3"}, "validation_documents must be 0 or more, not -3"),
+        ({"sequence_length": "0"}, "sequence_length must be at least 1, not 0"),
+        ({"seed": "-1"}, "seed must be from 0 to 9223372036854775807, not -1"),
+        ({"seed": "99999999999999999999999"}, "seed must be from 0 to 9223372036854775807, not 9{23}"),
+        ({"warmup": "1.5"}, "warmup must be a share below 1 or a whole number of steps, not 1.5"),
+        ({"lora_alpha": "64"}, "lora_alpha=64 needs lora_rank"),
+        ({"lora_targets": '["q_proj"]'}, r"lora_targets=\('q_proj',\) needs lora_rank"),
+        ({"lora_rank": "4", "lora_alpha": "0"}, "lora_alpha must be at least 1, not 0"),
+        ({"learning_rate": "true"}, "sft.learning_rate: Input should be a number, not True"),
+        ({"max_steps": "true"}, "sft.max_steps: Input should be a number, not True"),
+        ({"device": "mps"}, "device=mps: no such device; give auto, cpu, cuda or cuda:N"),
+        ({"device": "meta"}, "device=meta: no such device"),
+        ({"device": "cpu:0"}, "device=cpu:0: no such device"),
         ({"data": '["none.jsonl"]'}, "none.jsonl: no such file"),
     ],
 )
@@ -258,8 +276,13 @@ def test_what_does_not_fit_is_one_line(train: Callable[..., Done], options: dict
         ('{"prompt": "a", "response": "b"}\n{"prompt": \n', "train.jsonl:2: not JSON"),
         ('{"prompt": "a", "response": ""}\n', "train.jsonl:1"),
         ('{"prompt": "a"}\n', "train.jsonl:1"),
-        ('{"question": "a", "reply": "b"}\n', "train.jsonl:1"),
+        ('{"question": "a", "reply": "b"}\n', "train.jsonl:1.* only 'question', 'reply'; .* with the option columns"),
         ("", "train.jsonl"),
+        ('{"prompt": "a", "response": "<|begin_of_text|>b"}\n', "train.jsonl:1: the response begins with"),
+        (
+            json.dumps({"messages": [{"role": role, "content": "a"} for role in ("user", "assistant") * 2]}),
+            "train.jsonl:1: the prompt format 'plain' has a single turn",
+        ),
     ],
 )
 def test_bad_data_is_one_line(train: Callable[..., Done], tmp_path: Path, content: str, message: str) -> None:
@@ -317,6 +340,43 @@ def test_without_model_or_out_it_says_so(harness: Command) -> None:
     check_one_line(
         harness("train", "sft", "--set", "modle=x"), "unknown option or plugin 'modle'; did you mean 'model'"
     )
+
+
+def test_data_whose_rows_hold_nothing_to_learn_is_refused(train: Callable[..., Done], tmp_path: Path) -> None:
+    """The one response lies behind the last whole row of the stream."""
+    file = write(tmp_path / "long.jsonl", [("Count to nine. " * 20, "No.")])
+    for words in ({"files": [str(file)]}, {"validation": json.dumps([str(file)])}):
+        done = train(packing="concat", sequence_length="64", **words)
+        check_one_line(done, "nothing to learn in .* rows of 64 tokens: prompts fill them")
+
+
+def test_pieces_of_prompts_take_no_rows(train: Callable[..., Done], tmp_path: Path) -> None:
+    file = write(tmp_path / "long.jsonl", [("Count to nine. " * 20, "No.")] * 4)
+    done = train("--plan", files=[str(file)], sequence_length="64")
+    assert done.code == 0, done.err
+    assert re.search(r"rows +[1-4] of 64 tokens.* 4 documents cut, .* [1-9][\d,]* tokens in no row", done.out), done.out
+    assert "learned" in done.out
+
+
+def test_a_tokenizer_beyond_the_models_embeddings_is_refused(
+    train: Callable[..., Done], tiny: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    larger = tmp_path / "larger"
+    shutil.copytree(tiny, larger)
+    tokenizer: Any = AutoTokenizer.from_pretrained(larger)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokenizer.chat_template = "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(larger)
+    done = train("--plan", model=larger, prompt_format="chat")
+    check_one_line(done, r"the data has token \d+ of its tokenizer, but its embeddings are \d+; resize them first")
+
+
+def test_a_plan_shows_the_prompt_to_its_last_character(train: Callable[..., Done]) -> None:
+    done = train("--plan", prompt_format="alpaca_sft", sequence_length="256")
+    [first, *_] = [line for line in done.out.splitlines() if line.startswith("  read ")]
+    assert first.endswith("### Response:\\n'"), first
 
 
 def check_one_line(done: Any, message: str) -> None:
