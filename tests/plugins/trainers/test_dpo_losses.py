@@ -19,8 +19,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import harness_dpo
 from harness.engines.models import load_tokenizer
 from harness.errors import ModelError
+from harness.prompts import find_format
 from harness.testing.tiny import make_tiny_model
 from harness_dpo import LOSSES, dpo_loss, hinge_loss, ipo_loss, orpo_loss, per_instance_dpo_loss, simpo_loss
+from harness_dpo.instance import _logprob
 
 NAMES = sorted(LOSSES)
 
@@ -265,6 +267,35 @@ def test_one_pair_as_in_a_padded_batch(tokenizer: Any) -> None:
     expected = -torch.nn.functional.logsigmoid(0.1 * (scores[0] - scores[1]))
     loss = per_instance_dpo_loss(lm, reference, tokenizer, 0.1, PROMPT, CHOSEN, REJECTED)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "kind"), [("dpo", "sigmoid"), ("hinge", "hinge")])
+def test_the_losses_are_trls(tokenizer: Any, tmp_path: Path, name: str, kind: str) -> None:
+    """The first loss that TRL's DPOTrainer logs for two models, against ours of the same pairs."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    lm, reference = tiny_llama(tokenizer, 0), tiny_llama(tokenizer, 1)
+    pairs = [(PROMPT, CHOSEN, REJECTED), (CHOSEN, PROMPT, CHOSEN), (REJECTED, CHOSEN, PROMPT)]
+    template = find_format("alpaca_sft")
+    ours = []
+    for prompt, *responses in pairs:
+        documents = [template.document(prompt, response, tokenizer) for response in responses]
+        with torch.no_grad():
+            chosen, rejected, *others = [_logprob(model, one) for model in (lm, reference) for one in documents]
+        ours.append(LOSSES[name](chosen, rejected, others[0], others[1], 0.1).item())
+    rows = [{"prompt": template.text(prompt), "chosen": one, "rejected": other} for prompt, one, other in pairs]
+    config = trl.DPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=len(pairs), max_steps=1, learning_rate=1e-9, beta=0.1,
+        loss_type=[kind], use_cpu=True, bf16=False, gradient_checkpointing=False, logging_steps=1, report_to=[],
+        save_strategy="no", max_length=None, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(
+        model=lm, ref_model=reference, args=config, train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    [logged] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert logged == pytest.approx(np.mean(ours), rel=1e-5)
 
 
 def test_gradients_flow_to_the_policy_alone(tokenizer: Any) -> None:
