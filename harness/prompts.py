@@ -17,8 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.engines.models import first_line
-from harness.errors import ConfigError, ModelError, nearest
+from harness.errors import ConfigError, ModelError, first_line, nearest
 from harness.interfaces import Tokenizer
 from harness.types import Prompt
 

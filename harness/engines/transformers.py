@@ -19,14 +19,13 @@ from harness.engines.batching import Decoder, out_of_memory, release
 from harness.engines.decoding import Row, Texts
 from harness.engines.models import (
     context_length,
-    first_line,
     load_tokenizer,
     model_digest,
     model_folder,
     quiet,
     stop_token_ids,
 )
-from harness.errors import ConfigError, ModelError
+from harness.errors import ConfigError, ModelError, first_line
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
 from harness.types import Completion, Request

@@ -417,17 +417,26 @@ class _Replica:
 
     def _wait_for_all(self) -> None:
         deadline = time.monotonic() + _PROMPT_GRACE
-        while self._signal(0) and time.monotonic() < deadline:
+        while self._process.poll() is None or any(True for _ in self._alive()):
+            if time.monotonic() > deadline:
+                return
             time.sleep(0.05)
 
     def _kill_all_but_the_tracker(self) -> None:
         """Kill the session, but for Python's resource tracker: behind the others it removes their shared memory."""
+        for number, words in self._alive():
+            if b"resource_tracker" not in words:
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+    def _alive(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the processes of the session that have not ended, each with its command line (from Linux's /proc)."""
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended meanwhile
-                number = int(folder.name)
-                own = os.getpgid(number) == self._process.pid
-                if own and b"resource_tracker" not in (folder / "cmdline").read_bytes():
-                    os.kill(number, signal.SIGKILL)
+                number, words = int(folder.name), (folder / "cmdline").read_bytes()
+                state = (folder / "stat").read_bytes().rpartition(b") ")[2][:1]
+                if os.getpgid(number) == self._process.pid and state not in (b"Z", b"X"):
+                    yield number, words
 
     def _signal(self, number: int) -> bool:
         """Send a signal to all processes of the session; return whether there are any."""

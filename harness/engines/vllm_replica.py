@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
-from harness.engines.models import first_line
 from harness.engines.streaming import settled, without_bytes
+from harness.errors import first_line
 from harness.types import FinishReason, Generation
 
 #: Seconds that vLLM gets to shut down before its processes are killed.

@@ -37,8 +37,8 @@ from typing import Any, BinaryIO, Self
 
 import torch
 
-from harness.engines.models import first_line, quiet
-from harness.errors import RunError
+from harness.engines.models import quiet
+from harness.errors import RunError, first_line
 from harness.prompts import CHECKPOINT_FILE
 from harness.training.adapters import ADAPTER, adapter_card, adapter_weights, ordinary, restore_adapter, save_adapter
 from harness.training.background import Background, Copies, copies_fit, local_bytes
@@ -51,7 +51,7 @@ LAST, PREVIOUS, BEST = "last", "previous", "best"
 TRAINING, MANIFEST, METRICS = "training.json", "manifest.json", "metrics.jsonl"
 _STATE, _DAMAGED = "training", "damaged"
 #: What of a training's identity is a digest, of the data for one: options that differ change it too.
-_DIGESTS = ("data", "model", "prompt_digest", "reference")
+_DIGESTS = ("data", "held_out", "model", "prompt_digest", "reference")
 
 _WHOLE = 8 << 20  # files up to this size are digested in full
 _PIECES, _PIECE = 256, 4096  # of larger ones so many pieces of so many bytes
@@ -113,9 +113,11 @@ class Checkpoints:
             raise RunError(f"another process is training into {self.folder}") from error
         self._lock.seek(0)
         found = self._lock.read()
-        if any((self.folder / name).exists() for name in (LAST, f"{LAST}.new", PREVIOUS, BEST, _DAMAGED)):
+        saved = (LAST, f"{LAST}.new", PREVIOUS, BEST, f"{BEST}.new", f"{BEST}.old", _DAMAGED)
+        kept = any((self.folder / name).exists() for name in saved)
+        if found and (kept or not _alike(found, identity)):
             self._compare(path, found, identity)
-        else:  # whatever was begun here came to nothing
+        else:  # nothing was begun here, or it came to nothing
             self._lock.truncate(0)
             self._lock.write(json.dumps(identity, indent=2).encode() + b"\n")
             self._lock.flush()
@@ -474,6 +476,14 @@ def _inner(error: Any) -> BaseException:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def _alike(found: bytes, identity: Mapping[str, Any]) -> bool:
+    """Return whether a training.json is of the same trainer as `identity`, and not some other file of that name."""
+    with suppress(ValueError):
+        before = json.loads(found)
+        return isinstance(before, dict) and before.keys() == identity.keys()
+    return False
 
 
 def _short(value: Any) -> str:

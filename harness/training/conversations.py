@@ -102,8 +102,12 @@ def _said(row: Row, column: str, asked: list[Turn], apart: bool) -> list[Turn]:
     if value is not None and not isinstance(value, str):
         return _messages(value, column)
     text = string(row, column)
-    if not apart or _WHOLE.match(text):
+    if not apart:
         return _transcript(text, column)
+    if _WHOLE.match(text):  # unless it is a response of this form, to a wish for one
+        turns = _transcript(text, column)
+        if text.startswith("\n\n") or turns[0] in _stripped(asked):
+            return turns
     return [("assistant", text.strip() if asked[-1:] == [_OPEN] else text)]
 
 
@@ -132,7 +136,14 @@ def _transcript(text: str, column: str) -> list[Turn]:
 
 def _conversation(asked: list[Turn], said: list[Turn]) -> list[Turn]:
     """Return a side's turns behind what was asked, which they may repeat."""
-    return [turn for turn in asked if turn not in said and turn != _OPEN] + said if said else []
+    if not said:
+        return []
+    repeated = {_OPEN, *_stripped(said)}
+    return [turn for turn, bare in zip(asked, _stripped(asked), strict=True) if bare not in repeated] + said
+
+
+def _stripped(turns: list[Turn]) -> list[Turn]:
+    return [(role, text.strip()) for role, text in turns]
 
 
 def _kind(turns: list[Turn]) -> str | None:

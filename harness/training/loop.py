@@ -301,8 +301,11 @@ class Loop:
         for step in range(bad, progress.step):
             tokens -= int(rows.tokens[rows.step(options.batch_size, options.seed, step)].sum())
         before = replace(progress, step=bad, tokens=tokens, pending={})
-        self.checkpoints.save(self.network, self.optimizer, before, [LAST])
-        self.checkpoints.finish()
+        try:
+            self.checkpoints.save(self.network, self.optimizer, before, [LAST])
+            self.checkpoints.finish()
+        except RunError as error:
+            return f"the model before it could not be saved ({error})"
         return f"{self.job.run.out / LAST} is the model before it"
 
     def _settle(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.engines.models import first_line, model_folder, quiet
-from harness.errors import HarnessError, ModelError
+from harness.engines.models import model_folder, quiet
+from harness.errors import HarnessError, ModelError, first_line
 from harness.training.adapters import adapter_config, add_adapter, quantization, settle_quantized
 from harness.training.attention import implementation
 from harness.training.batch import Batch

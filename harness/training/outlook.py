@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.engines.models import first_line, model_folder
-from harness.errors import ModelError
+from harness.engines.models import model_folder
+from harness.errors import ModelError, first_line
 from harness.training.batch import total_steps
 from harness.training.memory import Shape, estimate
 from harness.training.options import TrainingOptions

@@ -18,13 +18,12 @@ import pytest
 
 from harness.engines.models import (
     context_length,
-    first_line,
     load_tokenizer,
     model_digest,
     model_folder,
     stop_token_ids,
 )
-from harness.errors import ModelError
+from harness.errors import ModelError, first_line
 from harness.testing.tiny import make_tiny_model
 
 
@@ -314,7 +313,7 @@ def ask_hub(home: Path, endpoint: str, code: str, **environment: str) -> str:
     }
     clean |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
     program = (
-        "from harness.engines.models import *\nfrom harness.errors import ModelError\n"
+        "from harness.engines.models import *\nfrom harness.errors import ModelError, first_line\n"
         f"try:\n    print({code})\nexcept ModelError as error:\n    print('ModelError:', error)"
     )
     done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True, check=True)

@@ -326,6 +326,17 @@ def test_a_training_that_left_nothing_may_begin_anew_with_other_options(opened: 
     opened(seed=0).close()
     opened(seed=1).close()
     assert json.loads((tmp_path / "out" / "training.json").read_text())["seed"] == 1
+    with pytest.raises(RunError, match="another training"):
+        opened(rate=1)
+
+
+@pytest.mark.parametrize("content", ['[{"prompt": "a"}]', '{"prompt": "a"}\n{"prompt": "b"}', '{"prompt": "a"}'])
+def test_a_file_of_that_name_that_is_none_of_a_training_stays(opened: Any, tmp_path: Path, content: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "training.json").write_text(content)
+    with pytest.raises(RunError, match="give another out="):
+        opened()
+    assert (tmp_path / "out" / "training.json").read_text() == content
 
 
 def test_two_processes_never_write_to_one_folder(opened: Any) -> None:

@@ -213,9 +213,15 @@ def test_rows_of_other_layouts_are_left_out_likewise(tmp_path: Path, row: dict[s
     assert ([pair.prompt for pair in pairs], pairs.left_out) == (["Name a colour."], {reason: 1})
 
 
+def test_a_response_may_be_a_dialogue(tmp_path: Path) -> None:
+    row = {"prompt": "Write one.", "chosen": "Human: Hi\n\nAssistant: Hello", "rejected": "No."}
+    assert read(written(tmp_path / "a.jsonl", [row])) == [tuple(row.values())]
+
+
 @pytest.mark.parametrize(
     "row",
     [
+        {"prompt": " a ", "chosen": transcript("a", "b"), "rejected": transcript("a", "c")},
         {"prompt": transcript("a", ""), "chosen": " b", "rejected": " c"},
         {"prompt": transcript("a", ""), "chosen": transcript("a", "b"), "rejected": transcript("a", "c")},
         {"prompt": "a", "chosen": transcript("a", "b"), "rejected": transcript("a", "c")},

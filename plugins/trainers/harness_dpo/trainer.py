@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ class DPO(TrainingOptions):
         options = {name: value for name, value in dataclasses.asdict(self).items() if name not in _OTHER}
         identity = {
             "trainer": self.name, "model": model_digest(run.model), "data": data.digest, "prompt_digest": form.digest,
-            "reference": model_digest(self.reference_model or run.model), **options,
+            "reference": model_digest(self.reference_model or run.model), "held_out": _held_out(data), **options,
         }  # fmt: skip
         card = {
             **form.card(), "trainer": self.name, "base_model": run.model, "recipe": run.recipe, "harness": __version__,
@@ -117,6 +118,12 @@ class DPO(TrainingOptions):
             best="accuracy", highest=True, baseline=True, prepare=prepare_reference,
         )  # fmt: skip
         return train(job)
+
+
+def _held_out(data: Data) -> str:
+    """Return a digest of which pairs are held out."""
+    pairs = b"" if data.validation is None else data.validation.pairs.tobytes()
+    return hashlib.sha256(pairs).hexdigest()
 
 
 def _prepared(options: DPO, run: TrainingRun) -> Data:
