@@ -451,7 +451,9 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(
     screen.type("\x1b[A\r")  # the last line again, from the history
     screen.see("Answer to quickly")
     screen.see("> ")
-    screen.type("half a line\x03")
+    screen.type("half a line")
+    screen.see("half a line")  # now it reads: before that, a terminal would take Ctrl-C at any moment
+    screen.type("\x03")
     screen.see("Ctrl-D or /quit leaves")
     screen.see("> ")
     screen.type("\x04")
