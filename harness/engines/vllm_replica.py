@@ -287,4 +287,8 @@ def _watch(outbox: SimpleQueue[Outgoing | None]) -> None:
     for child in children:
         if child.sentinel in gone:
             child.join()
+            for _ in range(100):  # vLLM's own watcher may have met it first, and is about to note the code
+                if child.exitcode is not None:
+                    break
+                time.sleep(0.01)
             outbox.put(Failed(f"its process {child.name} ended with code {child.exitcode}"))
