@@ -95,42 +95,16 @@ def make_tiny_model(
         raise ValueError("texts must not be empty")
     if hidden < 32 or hidden % 32:
         raise ValueError(f"hidden must be a multiple of 32, not {hidden}")
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     if texts is None:
         texts = [f"{question}\nAnswer: {answer}" for question, answer in word_problems(2000, seed=seed)]
     tokenizer = _tokenizer(texts, vocab_size, context, bos)
     tokenizer.chat_template = chat_template
-    heads = hidden // 16
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        head_dim=32,
-        max_position_embeddings=context,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-        dtype="float32",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+    model = _random_llama(tokenizer, layers, hidden, context, seed)
     if steps:
         rows = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts]
         if max(map(len, rows)) > context:
             raise ValueError(f"a text has {max(map(len, rows))} tokens, but the context is {context}")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # no slower at this size, unharmed by a busy machine, and sums in one order
-        try:
-            _train(model, rows, steps, batch_size, learning_rate, seed)
-        finally:
-            torch.set_num_threads(threads)
+        _train(model, rows, steps, batch_size, learning_rate, seed)
     folder = Path(folder)
     with quiet():
         model.save_pretrained(folder)
@@ -172,7 +146,49 @@ def _tokenizer(texts: Sequence[str], vocab_size: int, context: int, bos: bool) -
     )
 
 
+def _random_llama(
+    tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int, context: int, seed: int
+) -> LlamaForCausalLM:
+    """Return a Llama with random fp32 weights for `tokenizer`, whose heads have 32 dimensions."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    heads = hidden // 16
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=32,
+        max_position_embeddings=context,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
 def _train(
+    model: LlamaForCausalLM, rows: list[list[int]], steps: int, batch_size: int, learning_rate: float, seed: int
+) -> None:
+    """Train on one thread: no slower at this size, unharmed by a busy machine, and sums in one order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _take_steps(model, rows, steps, batch_size, learning_rate, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _take_steps(
     model: LlamaForCausalLM, rows: list[list[int]], steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> None:
     """Train `model` for `steps` steps on `rows` of token ids, each a row of its own, and leave it in eval mode."""
