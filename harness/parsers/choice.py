@@ -4,51 +4,110 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import pairwise
-from typing import Final, NamedTuple
+from functools import lru_cache, partial
+from typing import Final, Literal, NamedTuple, overload
 
+from harness.parsers.choice_lines import Lines
+from harness.parsers.labels import CONNECTIVES, DENIED_BEHIND, foreign_words, labels_of, predicates_of
 from harness.parsers.letters import Options, Reading
-from harness.parsers.normalize import lowered
-from harness.parsers.statements import is_disowned, is_supposed, last_of, lines_of, readable
+from harness.parsers.normalize import lowered, plain_markup
+from harness.parsers.reading import Explanation, located, readable
+from harness.parsers.statements import has_any, is_disowned, is_supposed, last_of
 
 _MARKER: Final = re.compile(
-    r"\\(?:f?boxed|fbox)|\b(?:answer|option|choice|solution|selection|guess|letter|correct|right|best)\b"
-    r"|\brespuesta|\bréponse|\bantwort|\bresposta|\brisposta|ответ|答案|答え|正解|정답|[应應]?[选選](?:择|擇)?"
+    r"\\(?:f?boxed|fbox)|<answer>"
+    r"|\b(?:answer|option|choice|solution|selection|guess|letter|correct|right|best|ans|opt|sol)\b"
+    r"|\b(?P<short>selected|chosen|choose|picked|pick|response|result|final|verdict|conclusion|prediction|pred|resp|key|output)\b"
 )
+_MARKER_CUES: Final = (
+    "ans", "opt", "choi", "cho", "sol", "select", "guess", "letter", "correct", "right", "best", "\\", "pick",
+    "res", "final", "verdict", "conclusion", "pred", "key", "output",
+)  # fmt: skip
+_SHORT_LINK: Final = re.compile(r"[\"']?(?:[ ]is)?[ ]?(?:[:=→]|=>|->)|[ ](?:is|-)(?=[ ])")
 _LINK: Final = re.compile(
     r"""(?:\s?\([^()\n]{0,40}\))?
         (?:,?[ ](?!(?:is|was|are|=|not|cannot|never|could|may|might|neither|nor|because|since)\b)(?![a-z]{1,8}n't)
             [^\s.:=?!]{1,24}){0,12}?
         ["'\s)\]]{0,9}
-        (?:(?:[ ](?:should|would|must|will|has[ ]to)[ ]be|\b(?:is|was|est|ist|es|é|è))\b(?:[ ]*:)?
-            |[:=→>]|->|(?:(?![不非没])[\u4e00-\u9fff]){0,6}?[是为為は은는]|-(?=[ ])|(?<=[选選择擇]))""",
+        (?:(?:[ ](?:(?:should|would|must|will|has[ ]to|have[ ]to|ought[ ]to|can[ ]only|turns[ ]out[ ]to)[ ]be
+                |(?:seems|appears)(?:[ ]to[ ]be)?|looks[ ](?:like|to[ ]be)|becomes|remains)|\b(?:is|was))\b(?:[ ]*:)?
+            |[:=→>|]|=>|->|[-—](?=[ ])|(?<=\banswer\])(?=[ ])|(?<=\bans|\bopt|\bsol)[.)]?(?=[ ]))""",
     re.VERBOSE,
 )
+_EACH: Final = re.compile(
+    r"\b(?:each|every|all|other|both|following|these|those|(?<!only )remaining)\s(?:\w{1,12}\s)?\Z"
+)
+_IN_TURN: Final = re.compile(r"\b(?:each|every|one by one|in turn)\b[^:\n]*:\Z")
+_JOINED_BOX: Final = re.compile(r"\}[ $]{0,2}(?:or|and|,|/)[ $]{0,2}\Z")
+_ITEM: Final = re.compile(r"\s[(\[]?[A-Z][)\]]?\s?[:)]")  # "Option J: …" is an item of a list
 _HEADING_LINK: Final = re.compile(r"[ \t:]{0,9}\n")
 _FILLER: Final = re.compile(
-    r"""(?:[\s:"=→>,]|-(?=[\s>]))*+(?:(?:therefore|thus|hence|so|then|clearly|definitely|certainly|simply|just
+    r"""(?:[\s:"=→>,]|-(?=[\s>])|[{(\[](?=[{(\["]?(?:option|choice|answer|letter)\b))*+(?:(?:therefore|thus|hence|so|then|clearly|definitely|certainly|simply|just
         |most[ ]likely|likely|probably|indeed|actually|still|now|in[ ]fact|as[ ]follows|option|choice|letter|answer
         |alternative|statement
-        |number|the|not[ ]["'(]?\w["')]?,?[ ]but(?:[ ]rather)?|la|le|el|die|opción|opção
-        |respuesta|réponse)(?![\w'])(?:[\s:",=]|-(?=\s))*+){0,8}+""",
+        |number|the|not[ ]["'(]?\w["')]?,?[ ]but(?:[ ]rather)?)(?![\w'])(?:[\s:",=]|-(?=\s))*+){0,8}+""",
     re.VERBOSE,
 )
-_CHOSEN: Final = re.compile(
-    r"""(?:
-        \b(?:i|we|i'd|i'll|let's|let[ ]us)[ ](?:(?:\w{3,12}ly|have[ ]to|must|think|would|will|am|going[ ]to)[ ]){0,3}
-          (?:choose|chose|pick|picked|select|selected|go[ ]with|going[ ]with|say|opt[ ]for|guess|think|believe
-            |vote[ ]for)
-          (?:[ ](?:that|it's|it[ ]is|it[ ]must[ ]be))?
-      | (?:\A|[.!?\n])[ \t]{0,3}(?:choose|pick|select|mark|circle|go[ ]with)
-      | \b(?:therefore|thus|hence|consequently|so|finally|conclusion|actually|rather|instead|yes|namely|final)\b
-          (?:[,:]?[ ](?:it|this|that)(?:'s|[ ](?:is|must[ ]be|has[ ]to[ ]be|should[ ]be|would[ ]be)))?
-      | (?:\A|[.!?\n,;][ ]{0,3}|\bthat[ ]|\bthink[ ]|\bbelieve[ ]|\bno[ ]|\bbut[ ])(?:it|this)(?:'s|[ ]is)
-      | \b(?:must|has[ ]to|should)[ ]be
-      | \b(?:makes|making|leaves|leaving)(?:[ ](?:us|only|just|with)){0,3}
-    )\b(?:[,:]\s|[ ])""",
-    re.VERBOSE,
-)
+# "I choose", "therefore", "it is", …: patterns by the words of which a text that they match in has one.
+_CHOSEN: Final = tuple(
+    (cues, re.compile(rf"(?:{pattern})\b(?:[,:]\s|[ ])", re.VERBOSE))
+    for cues, pattern in (
+        (
+            ("choose", "chose", "pick", "select", "go", "say", "opt", "guess", "think", "believe", "vote", "conclude",
+             "settle", "lean", "mark", "circle", "take"),
+            r"""\b(?:i|we|i'd|i'll|i'm|we're|let's|let[ ]us)[ ]
+                (?:(?:\w{3,12}ly|have[ ]to|must|think|would|will|am|going[ ]to)[ ]){0,3}
+                (?:choose|chose|pick|picked|select|selected|go[ ]with|going[ ]with|say|opt[ ]for|guess|think|believe
+                  |vote[ ]for|vote|conclude|settle[ ]on|lean[ ]towards?|take)
+                (?:[ ](?:that|it's|it[ ]is|it[ ]must[ ]be))?
+              | (?:\A|[.!?\n])[ \t]{0,3}(?:choose|pick|select|mark|circle
+                  |go[ ]with|going[ ]with|choosing|picking|selecting)""",
+        ),
+        (
+            ("therefore", "thus", "hence", "consequently", "so", "final", "conclusion", "actually", "rather", "instead",
+             "yes", "namely", "elimination", "exclusion"),
+            r"""\b(?:therefore|thus|hence|consequently|so|finally|conclusion|actually|rather|instead|yes|namely|final
+                  |elimination|exclusion)\b
+                (?:[,:]?[ ](?:it|this|that)(?:'s|[ ](?:is|must[ ]be|has[ ]to[ ]be|should[ ]be|would[ ]be)))?""",
+        ),
+        (
+            ("it's", "it is", "this's", "this is"),
+            r"(?:\A|[.!?\n,;][ ]{0,3}|\bthat[ ]|\bthink[ ]|\bbelieve[ ]|\bsure[ ]|\bcertain[ ]|\bno[ ]"
+            r"|\bbut[ ])(?:it|this)(?:'s|[ ]is)",
+        ),
+        (("must be", "has to be", "should be", "only be"), r"\b(?:must|has[ ]to|should|can[ ]only)[ ]be"),
+        (("which is", "that is"), r",[ ](?:which|that)[ ]is"),
+        (
+            ("only", "last"),
+            r"""\bonly[ ](?:(?:remaining|possible|viable|valid)[ ])?
+                (?:one|option|choice|answer|possibility|candidate|statement)[ ]
+                (?:(?!not\b)\w{1,12}[ ]){0,4}?(?:is|was)
+              | \blast[ ](?:one|option|choice)[ ](?:left|remaining|standing)[ ](?:is|was)""",
+        ),
+        (
+            ("elimination", " us "),
+            r"""\belimination[ ](?:\w{1,8}[ ])?(?:leads?|brings?|points?|leaves?)[ ](?:us[ ])?(?:to|with|only)?
+              | \b(?:this|that|it|which)[ ](?:leads?|brings?)[ ]us[ ]to""",
+        ),
+        (
+            ("mak", "leav", "left"),
+            r"\b(?:makes|making|leaves|leaving)(?:[ ](?:us|only|just|with)){0,3} | \bleft[ ](?:only[ ])?with",
+        ),
+        (
+            ("down to", "point", "narrow"),
+            r"""\b(?:narrow|boil|come|bring)(?:s|ing|ed)?[ ]
+                (?:(?:it|this|that|us|things|everything|the[ ]\w{1,12})[ ])?(?:all[ ])?down[ ](?:\w{1,8}[ ])?to
+              | \bdown[ ](?:\w{1,8}[ ])?to
+              | \bnarrow(?:s|ing|ed)?[ ](?:it|this|that|things)[ ]to
+              | \bpoint(?:s|ing)?[ ](?:\w{3,12}ly[ ])?(?:us[ ])?(?:to|towards?)""",
+        ),
+        (
+            ("looks", "seems", "appears"),
+            r"""(?:\A|[.!?\n])[ \t]{0,3}(?:(?:it|this)[ ])?(?:looks|seems|appears)
+                (?:[ ](?:like|to[ ]be|that))?(?:[ ](?:it's|it[ ]is))?""",
+        ),
+    )
+)  # fmt: skip
 _PREDICATE: Final = re.compile(
     r"""\s(?:is|was|must[ ]be|has[ ]to[ ]be|would[ ]be|seems|appears[ ]to[ ]be)[ ]
         (?:(?:\w{3,12}ly|therefore|thus|indeed)[ ])?
@@ -59,6 +118,7 @@ _PREDICATE: Final = re.compile(
         | (?:the[ ])?(?:correct|right|best)\b(?![ ](?:only|if|when|about|in|for)\b))""",
     re.VERBOSE,
 )
+_PREDICATE_CUES: Final = ("correct", "right", "best", "answer", "option", "choice", "only")
 _CLAUSE: Final = re.compile(r"[.!?\n;:,]\s|\b(?:that|because|so|thus|therefore|hence)\s")
 # Between the letter and its predicate: nothing, an aside, or the option's text after a stop or bracket.
 _ASIDE: Final = re.compile(r"[)\]\"'}]{0,2}(?:\s?\([^()\n]*\)|,[^,.\n]*,|[.:]?\s?\"[^\"\n]*\"|[.):]\s?[^.\n,;:()]*)?")
@@ -66,61 +126,114 @@ _NO_SUBJECT: Final = re.compile(
     r"\b(?:neither|nor|not|than|or|like|vitamin|type|group|class|plan|hepatitis|grade)\Z", re.IGNORECASE
 )
 _JOINED: Final = re.compile(r"(?:\band|&|,)\Z")
-_DISMISSED: Final = re.compile(r"\s+(?:is|are|was|were|can|cannot|can't|could|would|does|has|isn't|doesn't|and|or)\b")
-_APPROVED: Final = re.compile(
-    r"[-—:(✓✔✅][ \t(]*+(?:this is )?(?:the )?(?:(?:correct|right)(?: answer| choice| option)?|[✓✔✅])[ \t).!✓✔✅]*+\Z"
-)
+_BEFORE_CHOICE: Final = re.compile(r"(?:\A|[.!?\n,;:—(])\s*\Z|\b(?:that|and|but|i|we)\s\Z")
+_ROMAN: Final = re.compile(r"\bII\b|\(ii\)")
 _STOP: Final = re.compile(
     r"[ \t]*(?:[.!?;,:)\n]|\Z|—|- )|[ \t]+(?:because|since|as|which|due|for|and|but|not|here|the|given|based)\b"
 )
 
 
 class _Statement(NamedTuple):
-    """Where a statement stands, and its letter, or None where it names several or is taken back."""
+    """Where a statement stands, and its letter, or None where it names several or is taken back.
+
+    `is_text` tells whether it names an option by its text alone; a letter beats any text.
+    """
 
     at: int
+    end: int
     letter: str | None
+    rule: str
+    is_text: bool = False
+    disagrees: bool = False
+
+    def by_text(self, reading: Reading) -> _Statement:
+        """Return the statement that a reading makes of this one."""
+        rule = f"an option's text {self.rule}" if reading.is_text else f"a letter {self.rule}"
+        return self._replace(rule=rule, is_text=reading.is_text, disagrees=reading.disagrees)
 
 
-def parse_choice(output: str, options: Sequence[str] | None = None, letters: str = "ABCD") -> str | None:
+@overload
+def parse_choice(
+    output: str, options: Sequence[str] | None = None, letters: str = "ABCD", *, explain: Literal[False] = False
+) -> str | None: ...
+@overload
+def parse_choice(
+    output: str, options: Sequence[str] | None = None, letters: str = "ABCD", *, explain: Literal[True]
+) -> Explanation[str]: ...
+def parse_choice(
+    output: str, options: Sequence[str] | None = None, letters: str = "ABCD", *, explain: bool = False
+) -> str | Explanation[str] | None:
     r"""Return the letter of the option that the output gives as its answer, or None.
 
     `options` are the texts of the options in the order of `letters`; with them an answer given as an option's text is
-    read too. `letters` are the letters that count, one per option; the result is one of them.
+    read too. `letters` are the letters that count, one per option; the result is one of them. With `explain` the
+    result is an `Explanation`: the letter, the rule that read it, where it stands, and whether the text beside it is
+    another option's.
 
-    Only the first turn is read, after its last retraction (see `harness.parsers.turns` and `.statements`).
+    Only the response is read, without reasoning, and of it the first turn, after its last retraction (see
+    `harness.parsers.reasoning`, `.turns` and `.statements`).
 
-    *What counts*: the letter alone on a line ("B", "(B)", "**B**", "B."); a first or last line that opens with it
-    ("B. London", "B) London"); a letter after "the answer is", "Answer:", "correct option:", ``\boxed{``, "I choose",
-    "so it must be", "therefore,"; "B is the correct answer"; a sentence that ends in "is (B)" or "is B. London".
-    With `options`: the text of exactly one option in the place of the letter, equal up to case, spacing, quotes,
-    markup, a leading article and a final stop. Lower-case letters count alone, in brackets or before a stop.
-    Of several statements the last one counts.
+    *What counts*: the letter alone on a line ("B", "(B)", "**B**", "B.", "=> B", "Probably B."); a first or last line
+    that opens with it ("B. London", "B) London"); a letter after "the answer is", "Answer:", "Ans.", "correct option:",
+    ``\\boxed{``, "I choose", "so it must be", "therefore,", "narrows it down to", or after the same words in any
+    language of `harness.parsers.labels`; "B is the correct answer"; a sentence that ends in "is (B)" or "is B. London".
+    Lower-case letters count alone, in brackets or before a stop. Of several statements the last one counts.
+    With `options`, where no letter is stated: the text of exactly one option in the place of the letter, equal up to
+    case, spacing, quotes, markup, a leading article and a final stop, or at the end of the last sentence.
 
-    *What does not*: a letter in prose ("A good way", "vitamin C", "B cells"); a number or a phrase that only contains
-    an option's text ("10000 polyomaviruses" where an option is "100"); an option merely mentioned, ruled out
-    ("C is wrong"), supposed or denied; a restated list of options.
+    *The letter decides*, whatever text stands beside it: the letter is what was asked for. Only where what stands
+    there, letter included, is an option's whole text ("C. elegans") does the text decide.
 
-    *Ambiguous, hence None*: a last statement that names several letters ("A or B"); different letters each alone on a
-    line, or each called correct, without a final statement; a letter beside another option's text; text that two
+    *What does not count*: a letter in prose ("A good way", "vitamin C", "B cells", "C(6, 3)"); a number or a phrase
+    that only contains an option's text ("10000 polyomaviruses" where an option is "100"); an option merely mentioned,
+    ruled out ("C is wrong"), supposed or denied; a restated list of options, or one that breaks off.
+
+    *Ambiguous, hence None*: a last statement that names several letters ("A or B", "(A) for the first and (B) for the
+    second"); different letters each alone on a line, or each called correct, without a final statement; text that two
     options share.
 
     >>> parse_choice("(A) is wrong, (C) is wrong, so the answer is B"), parse_choice(r"\boxed{\text{B}}")
     ('B', 'B')
     >>> parse_choice("The correct answer is London.", ["Paris", "London", "Rome", "Oslo"])
     'B'
+    >>> parse_choice("C. London", ["Paris", "London", "Rome", "Oslo"], explain=True)
+    Explanation(answer='C', rule='a letter alone on a line', start=0, end=9, disagrees=True)
     >>> parse_choice("Answer: Because it rains."), parse_choice("A good way to start"), parse_choice("B or C")
     (None, None, None)
     >>> parse_choice("10000 polyomaviruses", ["100", "1000", "10", "1"]) is None
     True
     """
-    if not letters:
-        return None
-    text = readable(output)
-    if not text.strip():
-        return None
-    letter = _Reader(text, _options(letters, tuple(options or ()))).answer()
-    return next((own for own in letters if own.upper() == letter), None) if letter else None
+    known = _options(letters, tuple(options or ()))
+    answers = partial(_answers, known)
+    found = _read(readable(output, answers), known) if letters else Explanation(None, "no letters to look for")
+    answer = next((own for own in letters if own.upper() == found.answer), None) if found.answer else None
+    return located(found._replace(answer=answer), output, answers) if explain else answer
+
+
+def letter_disagrees(output: str, options: Sequence[str] | None = None, letters: str = "ABCD") -> bool:
+    """Tell whether what `parse_choice` reads is a letter that stands beside another option's text.
+
+    >>> letter_disagrees("B. Oslo", ["Paris", "London", "Rome", "Oslo"])
+    True
+    """
+    if not options or not letters:
+        return False
+    known = _options(letters, tuple(options))
+    return _read(readable(output, partial(_answers, known)), known).disagrees
+
+
+def _answers(options: Options, text: str) -> bool:
+    return _read(plain_markup(text), options).end > 0  # one that is ambiguous is an answer too
+
+
+def _read(text: str, options: Options) -> Explanation[str]:
+    """Read the letter, in upper case, out of a text without markup."""
+    if len(text) < 8:
+        if not text.strip():
+            return Explanation(None, "no response")
+        if bare := options.bare.fullmatch(text):  # as most are, when a letter alone was asked for
+            return Explanation(bare[1], "a letter alone on a line", 0, len(text))
+    return _Reader(text, options).answer()
 
 
 @lru_cache(maxsize=256)
@@ -137,38 +250,78 @@ class _Reader:
         self.options = options
         self.patterns = _patterns(options.upper_class, options.any_class)
 
-    def answer(self) -> str | None:
+    def answer(self) -> Explanation[str]:
         """Return the letter of the last statement, or that of weaker statements where they agree, or None."""
-        final = max((*self._marked(), *self._lines(), *self._chosen()), default=None, key=lambda found: found.at)
-        agreeing: set[str | None] = set()
+        strong = [*self._marked(), *self._foreign()]
+        lines = Lines(self.text, self.lower, self.options)
+        strong += (_Statement(*line) for line in lines.statements(labelled=bool(strong)))
+        strong += self._chosen()
+        weak: list[_Statement] = []
         for found, is_final in self._predicated():
-            if is_final and (final is None or found.at > final.at):
-                final = found
-            agreeing.add(found.letter)
+            (strong if is_final else weak).append(found)
+        if "I" in self.options.letters and _ROMAN.search(self.text):  # "I. … II. …" are statements, not options
+            strong = [found for found in strong if found.letter != "I" or found.rule.endswith("label")]
+            weak = [found for found in weak if found.letter != "I"]
+        lettered = [found for found in strong if not found.is_text]
+        final = max(lettered or strong, default=None, key=lambda found: found.at)
         if final is not None:
-            return final.letter
-        agreeing |= {found.letter for found in self._named()}
-        return agreeing.pop() if len(agreeing) == 1 else None
+            others = {found.letter for found in strong if found.is_text and found.rule.endswith("behind a label")}
+            disagrees = final.disagrees or (not final.is_text and bool(others - {final.letter, None}))
+            return Explanation(final.letter, final.rule, final.at, final.end, disagrees and final.letter is not None)
+        weak += self._named()
+        letters = {found.letter for found in weak}
+        if len(letters) > 1:
+            return Explanation(None, "sentences that name different options", weak[0].at, weak[0].end)
+        if not weak:
+            return Explanation(None, "no statement")
+        return Explanation(weak[0].letter, weak[0].rule, weak[0].at, weak[0].end, weak[0].disagrees)
 
-    def _stated(self, at: int, reading: Reading) -> _Statement:
-        return _Statement(at, None if is_disowned(self.lower, reading.end) else reading.letter)
+    def _stated(self, start: int, at: int, reading: Reading, rule: str) -> _Statement:
+        taken_back = is_disowned(self.lower, reading.end) or DENIED_BEHIND.match(self.lower, reading.end)
+        letter = None if taken_back else reading.letter
+        return _Statement(start, reading.end, letter, rule).by_text(reading)
 
     def _marked(self) -> Iterator[_Statement]:
-        """Find "the answer is B", "Answer: B", "\\boxed{B}"; only the last one, as the last one counts."""
+        """Find "the answer is B", "Answer: B", "\\boxed{B}": the last letter, and the last option's text."""
+        text_found = False
+        if not has_any(self.lower, _MARKER_CUES):
+            return
         for marker in last_of(_MARKER.finditer(self.lower)):
             at = marker.end()
-            if not marker[0].startswith("\\"):
-                link = _LINK.match(self.lower, at, at + 400)
+            if marker[0][0] not in "\\<":
+                if _EACH.search(self.lower, max(0, marker.start() - 24), marker.start()) or _ITEM.match(self.text, at):
+                    continue
+                link = (_SHORT_LINK if marker.group("short") else _LINK).match(self.lower, at, at + 400)
                 if link is None and self._opens_line(marker.start()):
                     link = _HEADING_LINK.match(self.lower, at)
-                if link is None:
+                if link is None or (link[0].endswith(":") and _IN_TURN.search(link[0])):
                     continue
                 at = link.end()
             filler = _FILLER.match(self.lower, at)
+            whole = self.options.text_at(self.lower, at)  # "the answer is the number of …", all an option's text
             at = filler.end() if filler else at
             reading = self.options.at(self.text, self.lower, at)
-            if reading and not is_supposed(self.lower, marker.start(), at):
-                yield self._stated(marker.start(), reading)
+            if whole and (reading is None or whole.end > reading.end):
+                reading = whole
+            if reading and not (reading.is_text and text_found) and not is_supposed(self.lower, marker.start(), at):
+                if marker[0][0] == "\\" and _JOINED_BOX.search(self.lower, 0, marker.start()):
+                    reading = reading._replace(letter=None)
+                yield self._stated(marker.start(), at, reading, "behind a label")
+                if not reading.is_text:
+                    return
+                text_found = True
+
+    def _foreign(self) -> Iterator[_Statement]:
+        """Find the same in other languages, and "B is the answer" in them."""
+        words = foreign_words(self.lower, choices=True)
+        for at, end in predicates_of(self.lower, words):
+            if self.text[at] in self.options.upper and not DENIED_BEHIND.match(self.lower, end):
+                yield _Statement(at, end, self.text[at], "a letter called correct")
+                break
+        for label in labels_of(self.lower, words):
+            reading = self.options.at(self.text, self.lower, label.end, CONNECTIVES)
+            if reading:
+                yield self._stated(label.start, label.end, reading, "behind a label")
                 return
 
     def _opens_line(self, start: int) -> bool:
@@ -177,24 +330,48 @@ class _Reader:
 
     def _chosen(self) -> Iterator[_Statement]:
         """Find "I choose B", "so it must be B", "therefore, B."."""
-        for found in last_of(_CHOSEN.finditer(self.lower)):
+        found_all = [
+            found
+            for cues, pattern in _CHOSEN
+            if has_any(self.lower, cues)
+            for found in last_of(pattern.finditer(self.lower))
+        ]
+        for found in sorted(found_all, key=re.Match.start, reverse=True):
             filler = _FILLER.match(self.lower, found.end())
             at = filler.end() if filler else found.end()
             reading = self.options.at(self.text, self.lower, at)
             start = found.start() + len(found[0]) - len(found[0].lstrip(".!?,;\n "))
-            if reading and _STOP.match(self.lower, reading.end) and not is_supposed(self.lower, start):
-                yield self._stated(found.start(), reading)
+            if reading is None or not _STOP.match(self.lower, reading.end) or is_supposed(self.lower, start):
+                continue
+            if not self._is_passing(start, at, reading):
+                yield self._stated(start, at, reading, "behind words that choose")
                 return
+
+    def _is_passing(self, start: int, at: int, reading: Reading) -> bool:
+        """Tell whether what follows "thus" is part of a sentence: a variable, "I", or the text of an option."""
+        written = self.text[at : reading.end]
+        if reading.is_text:
+            return _BEFORE_CHOICE.search(self.lower, max(0, start - 8), start) is None
+        if written.startswith("I") and self.text[reading.end : reading.end + 1] != ".":
+            return True
+        return written.strip("$ ").islower() and "$" in written
 
     def _predicated(self) -> Iterator[tuple[_Statement, bool]]:
         """Find "B is correct", and whether it is called the answer."""
-        if not any(word in self.lower for word in ("correct", "right", "best", "answer", "option", "choice")):
+        if not has_any(self.lower, _PREDICATE_CUES):
             return
+        only = next(last_of(self.patterns.only.finditer(self.text)), None) if "only" in self.lower else None
+        if only and not is_supposed(self.lower, only.start()):
+            yield _Statement(*only.span(), only.group("letter"), "a letter that alone remains"), True
         for found in last_of(_PREDICATE.finditer(self.lower)):
             subject = self._subject(found.start())
-            if subject and not is_supposed(self.lower, subject.at):
+            if subject and not is_supposed(self.lower, subject.at, found.end()):
                 letter = None if is_disowned(self.lower, found.end()) else subject.letter
-                yield _Statement(found.start(), letter), found["final"] is not None
+                rule = "an option's text" if subject.is_text else "a letter"
+                yield (
+                    subject._replace(end=found.end(), letter=letter, rule=f"{rule} called correct"),
+                    found.group("final") is not None,
+                )
 
     def _subject(self, end: int) -> _Statement | None:
         """Return the option that is the subject of a predicate that starts at `end`."""
@@ -202,7 +379,7 @@ class _Reader:
         window = self.text[start:end]
         clause = _CLAUSE.split(window)[-1]
         if named := self.options.of_text(clause):
-            return _Statement(end - len(clause), named.letter)
+            return _Statement(end - len(clause), end, named.letter, "", is_text=True)
         letters = list(self.patterns.mention.finditer(window))
         if not letters or not _ASIDE.fullmatch(window, letters[-1].end()):
             return None
@@ -211,133 +388,56 @@ class _Reader:
         if _NO_SUBJECT.search(before):
             return None
         joined = _JOINED.search(before) and self.patterns.before_joint.search(before)
-        return _Statement(start + last.start(), None if joined else last[0].upper())
+        return _Statement(start + last.start(), end, None if joined else last[0].upper(), "")
 
     def _named(self) -> Iterator[_Statement]:
-        """Find sentences that end in "is (B)" or "is B. London", and a last one that ends in "is London"."""
+        """Find sentences that end in "is (B)" or "is B. London", and what the last sentence ends in."""
         for found in last_of(self.patterns.naming.finditer(self.text)):
-            letter = found["bracketed"] or found["letter"]
+            letter = found.group("bracketed") or found.group("letter")
             rest = _REST.match(self.text, found.end())
-            if rest is None or self.patterns.other.search(rest[0]) or is_supposed(self.lower, found.start()):
+            if rest is None or self.patterns.other.search(rest[0]) or self._is_conditional(found.start()):
                 continue
             named = self.options.of_text(rest[0])
-            if named or not self.options.texts or found["bracketed"]:
-                yield _Statement(found.start(), letter if named is None or named.letter == letter else None)
-        if (named := self.options.at_end(self.lower)) and not is_supposed(self.lower, named.end):
-            yield _Statement(named.end, named.letter)
+            if named or not self.options.texts or found.group("bracketed"):
+                disagrees = named is not None and named.letter not in (letter, None)
+                rule = "a letter that a sentence ends in"
+                yield _Statement(found.start(), found.end(), letter, rule, disagrees=disagrees)
+        ending = self.options.ending(self.text, self.lower)
+        if ending and not is_supposed(self.lower, ending.start):
+            kind = "an option's text" if ending.is_text else "a letter with its text"
+            rule = f"{kind} that the last sentence ends in"
+            yield _Statement(ending.start, ending.end, ending.letter, rule, ending.is_text)
 
-    def _lines(self) -> Iterator[_Statement]:
-        """Find letters (or texts of options) alone on a line, and a first or last line that opens with a letter."""
-        opened = self._opened_lines()
-        alone = [line for line in opened if line.is_alone]
-        listed = {
-            index
-            for index, (one, two) in enumerate(pairwise(opened))
-            if one.letter and two.letter and one.letter + two.letter in self.options.letters.upper()
-        }
-        listed |= {index + 1 for index in listed}
-        standing = [line for index, line in enumerate(opened) if line.is_alone and index not in listed]
-        if len({line.letter for line in alone}) > 1:
-            if standing:
-                yield _Statement(standing[-1].at, None)
-        elif standing:
-            line = standing[-1]
-            yield _Statement(line.at, None if is_disowned(self.lower, line.end) else line.letter)
-        if opened and opened[0].is_first and 0 not in listed and not opened[0].is_alone:
-            yield _Statement(opened[0].at, opened[0].letter)
-        if opened and opened[-1].is_last and not opened[-1].is_alone and len({line.letter for line in opened}) == 1:
-            yield _Statement(opened[-1].at, opened[-1].letter)
-        approved = {line.letter: line for line in opened if line.is_approved}
-        if len(approved) == 1:
-            yield _Statement(next(iter(approved.values())).at, next(iter(approved)))
-
-    def _opened_lines(self) -> list[_Line]:
-        """Return the lines that open with a letter or are an option's text, from top to bottom."""
-        written = list(lines_of(self.text))
-        lines = [line for at, content in written if (line := self._line(content, at))]
-        first, last = written[0][0], written[-1][0]
-        return [line._replace(is_first=line.at == first, is_last=line.at == last) for line in lines]
-
-    def _whole_line(self, content: str, at: int) -> Reading | None:
-        """Return the option whose text is the whole line, with or without its letter before ("B London")."""
-        start = at + _INDENT.match(content).end()  # type: ignore[union-attr]  # it matches the empty string
-        if named := self.options.of_text(self.text[start : at + len(content)]):
-            return named
-        reading = self.options.at(self.text, self.lower, start) if self.options.texts else None
-        return reading if reading and not self.text[reading.end : at + len(content)].strip("\"'$). ") else None
-
-    def _line(self, content: str, at: int) -> _Line | None:
-        """Read one line that starts at `at`."""
-        end = at + len(content)
-        if named := self._whole_line(content, at):
-            return _Line(at, end, named.letter, is_alone=True)
-        if named := self.options.text_at(self.lower, at + _INDENT.match(content).end()):  # type: ignore[union-attr]
-            return _Line(at, end, named.letter)  # "London, because …"
-        found = self.patterns.opening.match(content)
-        if found is None:
-            return None
-        if found["alone"]:
-            return _Line(at, end, found["alone"].upper(), is_alone=True)
-        start = found.start("bracketed") if found["bracketed"] else found.start("letter")
-        reading = self.options.at(self.text, self.lower, at + start)
-        if reading and reading.is_named:
-            return _Line(at, end, reading.letter, is_approved=_APPROVED.search(content.lower()) is not None)
-        rest = content[found.end() :]
-        if _DISMISSED.match(rest) or self.patterns.enumerated.search(rest):  # "(A) is wrong", "(A) 3 (B) 4"
-            return None
-        if found["letter"] == "A" and found[0].endswith(":"):  # "A:" may stand for "Answer:"
-            after = self.options.at(self.text, self.lower, at + found.end())
-            return _Line(at, after.end, after.letter, is_alone=True) if after else None
-        letter = reading.letter if reading else (found["bracketed"] or found["letter"])
-        return _Line(at, end, letter, is_approved=_APPROVED.search(content.lower()) is not None)
+    def _is_conditional(self, start: int) -> bool:
+        """Tell whether the verb that starts at `start` is supposed: "it would be (B)"."""
+        return is_supposed(self.lower, start) or is_supposed(self.lower, max(0, start - len(" would ")), start)
 
 
-class _Line(NamedTuple):
-    """A line that opens with an option: its letter, None where it names several."""
-
-    at: int
-    end: int
-    letter: str | None
-    is_alone: bool = False
-    is_approved: bool = False
-    is_first: bool = False
-    is_last: bool = False
-
-
-_INDENT: Final = re.compile(r"(?:[\s>#•*]|-\s)*+")
 _REST: Final = re.compile(r"[^.!?\n]{0,80}(?=[.!?\n]|\Z)")
 
 
 class _Patterns(NamedTuple):
     """The patterns that depend on which letters count."""
 
-    opening: re.Pattern[str]  # a line that opens with a letter
-    enumerated: re.Pattern[str]  # another option on the same line
     mention: re.Pattern[str]
     before_joint: re.Pattern[str]  # "A" before "and B"
     naming: re.Pattern[str]
     other: re.Pattern[str]
+    only: re.Pattern[str]  # "only (B) remains"
 
 
 @lru_cache(maxsize=64)
 def _patterns(upper: str, every: str) -> _Patterns:
     return _Patterns(
-        opening=re.compile(
-            rf"""[\s\#>•*-]*+(?:
-                (?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer)[ ])?
-                  [(\[{{<"'$]{{0,6}}(?P<alone>{every})[)\]}}>"'$]{{0,6}}[ \t]?[.:!,)]?["')\]$]{{0,3}}[ \t]*+\Z
-              | (?:[Oo]ption[ ]|[Cc]hoice[ ]|[Aa]nswer[ ])?(?:
-                  [(\["']{{1,3}}(?P<bracketed>{upper})[)\]"']{{1,3}}[.:,]?
-                | (?P<letter>{upper})(?:[.):,](?![A-Za-z]{{1,2}}\b(?!\s))|[ ]+(?=[-—]\s|\()
-                  |(?=[ ](?:because|since)\b))))""",
-            re.VERBOSE,
-        ),
-        enumerated=re.compile(rf"\b{upper}[)\]]"),
         mention=re.compile(rf"(?<![\w'-]){upper}(?![\w'])|(?<=\(){every}(?=\))"),
         before_joint=re.compile(rf"{upper}[)\]]?,?\s?(?:and|&|,)?\Z"),
         naming=re.compile(
             rf"\b(?:is|are|was|were|be|called)[ :]{{1,3}}"
-            rf"(?:[(\[]\s?(?P<bracketed>{upper})\s?[)\]]|(?P<letter>{upper})[.)]\s?(?=\w))"
+            rf"(?:[(\[]\s?(?P<bracketed>{upper})\s?[)\]]|(?P<letter>{upper})(?:\)\s?|\.\s)(?=\w))"
         ),
         other=re.compile(rf"\b{upper}\b|\b(?:is|are|not)\b"),
+        only=re.compile(
+            rf"\b[Oo]nly[ ](?:(?:option|choice|answer)[ ])?[(\[]?(?P<letter>{upper})[)\]]?[ ](?:remains"
+            rf"|is[ ]left|fits|works|holds|matches)\b"
+        ),
     )

@@ -15,12 +15,17 @@ MAX_FRACTION_DIGITS: Final = 18
 
 _LETTERS: Final = "A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"
 
+_CODES: Final = (
+    "USD|EUR|GBP|INR|PKR|PHP|Php|CHF|CAD|AUD|NZD|SGD|HKD|RMB|CNY|JPY|KRW|IDR|MYR|THB|VND|NGN|KES|ZAR|BRL|MXN|SEK|NOK"
+    "|DKK|PLN|HUF|CZK|TRY|RUB|UAH|BDT|LKR|NPR|AED|SAR|EGP|ILS"
+)
 # One run of digits with everything that may hold it together; `Numeral.value` decides what it means. The whole run is
 # taken in one possessive match, so that no text is looked at twice. A digit in a word ("H2O", "COVID-19") is no number.
 _RUN: Final = re.compile(
-    rf"""(?:(?<![{_LETTERS}0-9^_])(?<![0-9][.,/])(?<![{_LETTERS}]-)|(?<=USD)|(?<=EUR)|(?<=GBP)|(?<=Rs)|(?<=RM))
-    (?P<digits>(?:(?<!\.)\.(?=[0-9]))?[0-9]++
-        (?:[.,/'_-][0-9]++|:[0-9]{{1,2}}(?![0-9])|[ ][0-9]{{3}}(?![0-9])|[ ]{{1,2}}[0-9]++/[0-9]++)*+)
+    rf"""(?:(?<![{_LETTERS}0-9^_])(?<![0-9][.,/])(?<![{_LETTERS}]-)|(?<=\b(?:{_CODES}))|(?<=\b(?:Rs|RM|Rp|Tk|kr)))
+    (?P<digits>(?:(?<![.A-Za-z])\.(?=[0-9]))?[0-9]++
+        (?:[.,/'_-][0-9]++|:[0-9]{{1,2}}(?![0-9])|[ ][0-9]{{3}}(?![0-9])|[ ]{{1,2}}[0-9]++/[0-9]++
+          |[ ](?:and|&)[ ](?:1/[2-9]|[23]/4|2/[35]|[34]/5|5/6|[357]/8)(?![0-9/]))*+)
     (?:[eE](?P<exponent>[+-]?[0-9]++)(?![{_LETTERS}]))?+
     (?:[ ]?[x×*·⋅][ ]?10\^[({{]?(?P<power>[+-]?[0-9]++)[)}}]?)?+
     (?:\^[({{]?(?P<raised>[+-]?[0-9]++)[)}}]?)?+""",
@@ -30,19 +35,24 @@ _DECIMAL: Final = re.compile(r"[0-9]*+(?:\.[0-9]++)?+")
 _GROUPED: Final = re.compile(r"[1-9][0-9]{0,2}+([,' _])[0-9]{3}(?:\1[0-9]{3})*+(?:\.[0-9]++)?+")
 _INDIAN: Final = re.compile(r"[1-9][0-9]?+(?:,[0-9]{2}(?=,))++,[0-9]{3}(?:\.[0-9]++)?+")
 _DOTTED: Final = re.compile(r"[1-9][0-9]{0,2}+(?:\.[0-9]{3}){2,}+|[1-9][0-9]{0,2}+(?:[. ][0-9]{3})++,[0-9]{1,2}")
+_COMMA_STYLE: Final = re.compile(r"(?:[0-9]++|[1-9][0-9]{0,2}(?:[. ][0-9]{3})++)(?:,[0-9]++)?")
 _COMMA_DECIMAL: Final = re.compile(r"0,[0-9]++")
-_MIXED: Final = re.compile(r"([0-9]{1,18}) {1,2}([0-9]{1,18})/([0-9]{1,18})")
+_MIXED: Final = re.compile(r"([0-9]{1,18})(?: {1,2}| and | & )([0-9]{1,18})/([0-9]{1,18})")
+_AND_A_HALF: Final = re.compile(r" and (?:a|one)[ -]half\b")
 
+_PIECE: Final = re.compile(r"[^ ]*[0-9][^ ]*")
 _MINUS: Final = re.compile(r"(-)\s?(?:US|A|C)?[$€£¥₹₩₽]?\s?\Z")
 _MINUS_WORD: Final = re.compile(r"\b(negative|minus)\s(?:[$€£¥₹₩₽]\s?)?\Z", re.IGNORECASE)
-_BEFORE: Final = re.compile(r"(?:negative |minus )?[-+]?(?:(?:(?:US|A|C)?[$€£¥₹₩₽]|USD|EUR|GBP|Rs\.?|RM)\s?)?[-+]?")
+_BEFORE: Final = re.compile(
+    rf"(?:negative |minus )?[-+]?(?:(?:(?:US|A|C)?[$€£¥₹₩₽]|(?:{_CODES})|Rs\.?|RM|Rp\.?|Tk\.?)\s?)?[-+]?"
+)
 _AFTER: Final = re.compile(r"\.?\s?[%$€£₽]?\.?")
 _SCALE: Final = re.compile(
     r"(?i:[ -]?(hundred|thousand|million|billion|trillion)s?\b)|([kK])(?![\w/])|(M|m|mn|B|b|bn|T)(?![\w/])"
 )
 _SCALES: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _CURRENCY_SCALES: Final = {"m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12}
-_CURRENCY: Final = re.compile(r"(?:[$€£¥₹₩₽]|USD|EUR|GBP|Rs\.?|RM) ?\Z")
+_CURRENCY: Final = re.compile(rf"(?:[$€£¥₹₩₽]|\b(?:{_CODES})|Rs\.?|RM|Rp\.?|Tk\.?) ?\Z")
 _ORDINAL: Final = re.compile(rf"(?:st|nd|rd|th)(?![{_LETTERS}])", re.IGNORECASE)
 
 
@@ -78,7 +88,17 @@ class Numeral(NamedTuple):
         scale = self._scale()
         if plain is None or scale is None:
             return None
+        if plain.isdigit() and _AND_A_HALF.match(self.text, self.end):
+            plain += ".5"
         return _spelled(plain, exponent + scale, self._is_negative())
+
+    def value_with_comma(self) -> str | None:
+        """Return the canonical spelling as a language with a decimal comma writes it ("3,5", "1.234,5", "12.000")."""
+        if not _COMMA_STYLE.fullmatch(self.digits) or self.exponent or self.power or self.raised:
+            return None
+        plain = re.sub(r"[. ]", "", self.digits).replace(",", ".")
+        scale = self._scale()
+        return None if scale is None else _spelled(plain, scale, self._is_negative())
 
     def _scale(self) -> int | None:
         """Return the power of ten of a word or letter after the digits, None where it is unclear ("5M")."""
@@ -111,36 +131,32 @@ def numerals(text: str, start: int = 0, end: int | None = None) -> Iterator[Nume
     """Yield the numbers written in a part of the text (plain characters and markup), from left to right."""
     for run in _RUN.finditer(text, start, len(text) if end is None else end):
         at = run.start("digits")
-        for digits in _pieces(text, run):
-            yield _numeral(text, run, at, digits)
-            at = text.find(" ", at + len(digits)) + 1
-            while text[at : at + 1] == " ":
-                at += 1
+        for offset, digits in _pieces(text, run):
+            yield _numeral(text, run, at + offset, digits)
 
 
 def numerals_backwards(text: str, start: int = 0, end: int | None = None) -> Iterator[Numeral]:
     """Yield the same numbers from right to left."""
     for run in reversed(list(_RUN.finditer(text, start, len(text) if end is None else end))):
-        at = run.end("digits")
-        for digits in reversed(_pieces(text, run)):
-            while text[at - 1] == " ":
-                at -= 1
-            at -= len(digits)
-            yield _numeral(text, run, at, digits)
+        at = run.start("digits")
+        for offset, digits in reversed(_pieces(text, run)):
+            yield _numeral(text, run, at + offset, digits)
 
 
-def _pieces(text: str, run: re.Match[str]) -> list[str]:
-    """Return the numbers that a run holds: several where a space in it does not group digits ("in 2020 300 people")."""
-    digits = run["digits"]
+def _pieces(text: str, run: re.Match[str]) -> list[tuple[int, str]]:
+    """Return the numbers that a run holds, each with where in it: "in 2020 300 people" holds two."""
+    digits = run.group("digits")
     if " " not in digits or _plain(digits, _has_currency(text, run.start("digits"), run.end())) is not None:
-        return [digits]
-    return digits.split()
+        return [(0, digits)]
+    if (mixed := _MIXED.fullmatch(digits)) and int(mixed[2]) < int(mixed[3]):  # "1 1/3", which no decimal equals
+        return [(0, digits)]
+    return [(piece.start(), piece[0]) for piece in _PIECE.finditer(digits)]
 
 
 def _numeral(text: str, run: re.Match[str], at: int, digits: str) -> Numeral:
     if at + len(digits) < run.end("digits"):
         return Numeral(text, at, at + len(digits), digits)
-    return Numeral(text, at, run.end(), digits, run["exponent"], run["power"], run["raised"])
+    return Numeral(text, at, run.end(), digits, run.group("exponent"), run.group("power"), run.group("raised"))
 
 
 def _has_currency(text: str, start: int, end: int) -> bool:

@@ -8,17 +8,16 @@ from math import isnan
 from typing import ClassVar
 
 from harness.hookspecs import hookimpl
-from harness.interfaces import Scorer
+from harness.interfaces import BaseScorer, Scorer
 from harness.statistics import proportion
 from harness.types import Columns, Estimate, Example, Scores
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(BaseScorer):
     """The proportion of outputs that hold an answer, right or wrong."""
 
     name: ClassVar[str] = "answered"
-    judged: ClassVar[bool] = False
 
     def score(self, example: Example, answer: str | None) -> Scores:
         """Return ``{"answered": 1.0}`` where there is an answer, else 0.0."""

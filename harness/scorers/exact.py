@@ -9,17 +9,16 @@ from math import isnan
 from typing import ClassVar
 
 from harness.hookspecs import hookimpl
-from harness.interfaces import Scorer
+from harness.interfaces import BaseScorer, Scorer
 from harness.statistics import proportion
 from harness.types import Columns, Estimate, Example, Scores
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(BaseScorer):
     """Accuracy. No answer is a wrong one; numbers are compared as decimals: 18.0 is 18, and 123460 is not 123456."""
 
     name: ClassVar[str] = "exact"
-    judged: ClassVar[bool] = False
 
     def score(self, example: Example, answer: str | None) -> Scores:
         """Return ``{"accuracy": 1.0}`` if `answer` equals the gold answer, else 0.0."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError, nearest
 from harness.prompts import read_prompt, shipped_prompts
+from harness.types import Example
 
 _SECTION = re.compile(r"<\|im_start\|>(\w+)(.*?)<\|im_end\|>", re.DOTALL)
 _START = "<|im_start|>"
@@ -84,10 +85,16 @@ def read_judge_prompt(name: str, places: tuple[str, ...]) -> JudgePrompt:
 
 def _sections(name: str, text: str) -> tuple[str, str | None]:
     found = [(role, content.strip()) for role, content in _SECTION.findall(text)]
-    roles = [role for role, _ in found]
-    if roles not in (["user"], ["system", "user"]) or _SECTION.sub("", text).strip():
+    roles = tuple(role for role, _ in found)
+    if roles not in (("user",), ("system", "user")) or _SECTION.sub("", text).strip():
         has = ", ".join(roles) or "none"
         raise ConfigError(
             f"{name}: its sections must be a system and a user message, closed by <|im_end|>; it has {has}"
         )
     return found[-1][1], found[0][1] if len(found) == 2 else None
+
+
+def instruction_of(example: Example) -> str:
+    """Return what was asked, which stands in the example's field ``instruction``."""
+    instruction: str = example.fields["instruction"]
+    return instruction

@@ -50,11 +50,12 @@ def join_references(
     twice: dict[str, None] = {}
     extra: dict[str, None] = {}
     for row in rows:
-        key = row["instruction"].strip()
+        instruction, output = (row[field] for field in REFERENCE_FIELDS)
+        key = instruction.strip()
         if key in found or key in extra:
             twice[key] = None
         elif key in wanted:
-            found[key] = Reference(row["output"], str(row.get("generator") or Path(place).stem))
+            found[key] = Reference(output, str(row.get("generator") or Path(place).stem))
         else:
             extra[key] = None
     missing = [key for key in wanted if key not in found]

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Literal
 from harness.datasets import DataSource, HubFile, file_sha256, read_rows
 from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
-from harness.interfaces import Scorer
+from harness.interfaces import BaseJudgedScorer, Scorer
 from harness.parsers import parse_preference
 from harness.scorers.alpaca_order import digest
-from harness.scorers.judge_prompt import JudgePrompt, own_words, read_judge_prompt
+from harness.scorers.judge_prompt import JudgePrompt, instruction_of, own_words, read_judge_prompt
 from harness.scorers.references import REFERENCE_FIELDS, Reference, join_references, reference_fault
 from harness.scorers.winrate_fit import (
     LengthControlData,
@@ -61,7 +61,7 @@ _VERDICTS = {"won": 1.0, "lost": 0.0, "tied": 0.5}
 
 
 @dataclass(frozen=True)
-class WinRateScorer:
+class WinRateScorer(BaseJudgedScorer):
     """Asks a judge which of two responses is better: the model's, or the one in the example's field ``reference``.
 
     `prompt` is the judge's prompt: a shipped one, or a file with ``{instruction}``, ``{output_1}`` and ``{output_2}``,
@@ -74,7 +74,6 @@ class WinRateScorer:
     """
 
     name: ClassVar[str] = "winrate"
-    judged: ClassVar[bool] = True
     verdicts: ClassVar[tuple[str, ...]] = tuple(_VERDICTS)
 
     prompt: str = "judge_pairwise"
@@ -111,12 +110,12 @@ class WinRateScorer:
         Raises HarnessError where one of them cannot be used: a reference file without each instruction exactly once, or
         instructions that the length-control data does not know.
         """
-        instructions = [example.fields["instruction"] for example in examples]
+        instructions = [instruction_of(example) for example in examples]
         found = {"prompt": self._prompt.digest}
         if self.reference is not None:
             rows = read_rows(self.reference, required=REFERENCE_FIELDS, check=reference_fault)
             self._replaced.update(join_references(instructions, rows, self.reference, whole=False))
-            found["reference"] = rows.sha256
+            found |= {"reference": rows.sha256}
         if self.length_control is not None:
             unknown = [text for text in instructions if digest(text) not in self.length_control_data.order]
             if unknown:
@@ -124,12 +123,12 @@ class WinRateScorer:
                     f"{len(unknown)} of {len(instructions)} instructions are not AlpacaEval's, such as {unknown[0]!r}"
                 )
                 raise ConfigError(f"winrate.length_control: {what}; leave the option out")
-            found["length_control"] = file_sha256(self._gamed_path)
+            found |= {"length_control": file_sha256(self._gamed_path)}
         return found
 
     def _reference(self, example: Example) -> Reference:
         if self.reference is not None:
-            return self._replaced[example.fields["instruction"]]
+            return self._replaced[instruction_of(example)]
         output, generator = example.fields.get("reference"), example.fields.get("reference_generator")
         if not isinstance(output, str):
             raise DataError(f"example {example.id!r} has no reference output; give --reference FILE")
@@ -145,12 +144,12 @@ class WinRateScorer:
     def _orders(self, example: Example) -> tuple[str, ...]:
         if self.orders == "both":
             return _REFERENCE_FIRST, _MODEL_FIRST
-        drawn = hashlib.sha256(f"{self.seed}/{example.fields['instruction']}".encode("utf-8", "surrogatepass")).digest()
+        drawn = hashlib.sha256(f"{self.seed}/{instruction_of(example)}".encode("utf-8", "surrogatepass")).digest()
         return (_MODEL_FIRST if drawn[0] % 2 else _REFERENCE_FIRST,)
 
     def _question(self, key: str, example: Example, response: str, reference: str) -> JudgeQuestion:
         first, second = (reference, response) if key == _REFERENCE_FIRST else (response, reference)
-        texts = {"instruction": example.fields["instruction"], "output_1": first, "output_2": second}
+        texts = {"instruction": instruction_of(example), "output_1": first, "output_2": second}
         instruction, system = self._prompt.fill(texts)
         return JudgeQuestion(key, instruction, self.generation, system)
 
@@ -158,17 +157,20 @@ class WinRateScorer:
         """Return ``won``, ``lost``, ``tied`` or ``unreadable``, with the probability that the response is preferred.
 
         Scores: ``win`` (0..1, the mean over the orders; NaN as soon as one reply is unreadable), ``agreement`` (1 where
-        both orders give the same verdict), and the lengths of both responses in characters.
+        both orders give the same verdict), ``first_shown`` (how far the response shown first is preferred, over both
+        orders: 0.5 where its place makes no odds), and the lengths of both responses in characters.
         """
         reference = self._reference(example).output
-        given = (example.fields["instruction"], response, reference)
-        found = [_for_model(key, preference(reply, given)) for key, reply in replies.items()]
+        given = (instruction_of(example), response, reference)
+        second = {key: preference(reply, given) for key, reply in replies.items()}
+        found = [_for_model(key, each) for key, each in second.items()]
         win = sum(found) / len(found) if found else 0.5
         both = len(found) == 2 and not math.isnan(win)
         agreement = float(_verdict(found[0]) == _verdict(found[1])) if both else math.nan
         scores = {
             "win": win,
             "agreement": agreement,
+            "first_shown": 1 - sum(second.values()) / 2 if both else math.nan,
             "length": float(len(response)),
             "reference_length": float(len(reference)),
         }
@@ -187,14 +189,21 @@ class WinRateScorer:
             "discrete_win_rate": mean([_VERDICTS[_verdict(value)] for value in wins], bounds=(0, 1)),
         }
         if agreements:
-            found["position_agreement"] = proportion(sum(agreements), len(agreements))
+            found |= {"position_agreement": proportion(sum(agreements), len(agreements))}
         return found
 
     def details(self, columns: Columns) -> Mapping[str, Any]:
-        """Return the bounds of the win rate (all unreadable lost, or won) and the mean lengths in characters."""
+        """Return the bounds of the win rate (all unreadable lost, or won), mean lengths in characters, position bias.
+
+        ``first_shown`` is how often the response shown first is preferred, of pairs asked about in both orders, with
+        its 95% interval: one half where the place makes no odds. Source: P. Wang et al., arXiv:2305.17926.
+        """
         found = win_rate(_preferences(columns.get("win", ())))
         n = found.n_total + found.unreadable
+        placed = [value for value in columns.get("first_shown", ()) if not math.isnan(value)]
+        bias = mean(placed, bounds=(0, 1))
         return {
+            **({"first_shown": [bias.value, bias.low, bias.high]} if placed else {}),
             "bounds": {"win_rate": [found.lowest / 100, found.highest / 100]} if n else {},
             "mean_length": sum(columns.get("length", ())) / n if n else None,
             "mean_reference_length": sum(columns.get("reference_length", ())) / n if n else None,
@@ -220,7 +229,7 @@ class WinRateScorer:
             reference = self._reference(example)
             found.append(
                 {
-                    "instruction": example.fields["instruction"],
+                    "instruction": instruction_of(example),
                     "output_1": reference.output,
                     "generator_1": reference.generator,
                     "output_2": each.sample.response,

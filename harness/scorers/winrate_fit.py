@@ -31,6 +31,7 @@ Annotation: TypeAlias = Mapping[str, Any]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _COLUMNS = ("preference", "index", "std_delta_len", "instruction_difficulty", "not_gamed_baseline")
+_TEXTS = ("instruction", "output_1", "output_2")
 _GAMED_WEIGHT = 0.2 / 2  # the package's regularisation strength, shared by its two gamed baselines
 _FOLDS = 5
 _SOLVER = {"solver": "liblinear", "fit_intercept": False, "random_state": 123}
@@ -228,7 +229,7 @@ def _probability(annotation: Annotation, number: int) -> float:
     """Return the probability in 0..1 that the model's output is preferred, NaN where it is unreadable."""
     if "preference" not in annotation:
         raise DataError(f"annotation {number}: there is no 'preference'")
-    preference = annotation["preference"]
+    preference = annotation.get("preference")
     if preference is None:
         return math.nan
     if not isinstance(preference, Real) or isinstance(preference, bool):
@@ -241,14 +242,15 @@ def _probability(annotation: Annotation, number: int) -> float:
 
 def _gamed_row(row: Mapping[str, Any], place: str) -> tuple[float, ...]:
     absent = [column for column in _COLUMNS if row.get(column) is None]
-    if absent == ["preference"]:
+    if set(absent) == {"preference"}:
         row, absent = {**row, "preference": math.nan}, []
     if absent:
         raise DataError(f"{place}: there is no {', '.join(absent)}; give AlpacaEval's df_gamed.csv")
+    *measured, flag = _COLUMNS
     flags = {"True": 1.0, "False": 0.0}
     try:
-        numbers = [float(row[column] if row[column] != "" else math.nan) for column in _COLUMNS[:4]]
-        not_gamed = flags[str(row["not_gamed_baseline"])]
+        numbers = [float(row[column] if row[column] != "" else math.nan) for column in measured]
+        not_gamed = flags[str(row[flag])]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{place}: not a number, or not True or False: {error}") from error
     if not all(map(math.isfinite, numbers[1:])) or not (math.isnan(numbers[0]) or 0 <= numbers[0] <= 1):
@@ -260,20 +262,25 @@ def _join(records: Sequence[Annotation], data: LengthControlData) -> Floats:
     """Return rows of (probability, length difference, difficulty), in the order of the instructions."""
     rows: dict[int, tuple[float, float, float]] = {}
     for number, record in enumerate(records, 1):
-        for key in ("instruction", "output_1", "output_2"):
-            if not isinstance(record.get(key), str):
-                raise DataError(f"annotation {number}: {key} is missing or not a text; length control needs it")
-        name = f"annotation {number} ({record['instruction'].strip()[:60]!r})"
-        row = data.order.get(digest(record["instruction"]))
+        instruction, baseline, output = (_text(record, key, number) for key in _TEXTS)
+        name = f"annotation {number} ({instruction.strip()[:60]!r})"
+        row = data.order.get(digest(instruction))
         if row is None:
             raise DataError(f"{name}: not one of the {len(data.order)} instructions that the difficulties belong to")
         if row not in data.difficulties:
             raise DataError(f"{name}: the length-control data has no difficulty for it (index {row})")
         if row in rows:
             raise DataError(f"{name}: this instruction comes a second time; average repeated judgements first")
-        difference = len(record["output_1"]) - len(record["output_2"])
+        difference = len(baseline) - len(output)
         rows[row] = (_probability(record, number), difference, data.difficulties[row])
     return np.array([rows[row] for row in sorted(rows)], dtype=np.float64).reshape(-1, 3)
+
+
+def _text(record: Annotation, key: str, number: int) -> str:
+    text = record.get(key)
+    if not isinstance(text, str):
+        raise DataError(f"annotation {number}: {key} is missing or not a text; length control needs it")
+    return text
 
 
 def _is_baseline(records: Sequence[Annotation]) -> bool:

@@ -24,10 +24,14 @@ with atheris.instrument_imports(include=["harness.parsers"]):
     from harness.parsers import (
         canonical_number,
         parse_choice,
+        parse_choices,
         parse_last_number,
+        parse_math,
         parse_number,
         parse_preference,
+        parse_short_answer,
         parse_verdict,
+        without_reasoning,
     )
 
 GOLDEN = Path(__file__).parents[1] / "parsers"
@@ -46,6 +50,15 @@ def check(text: str) -> None:
     assert parse_choice(text, text.split("\n"), text[:6]) in (*text[:6], None)
     assert parse_verdict(text) in ("safe", "unsafe", None)
     assert parse_preference(text) in (0, 1, 2, None)
+    assert re.fullmatch("A?B?C?D?E?F?", parse_choices(text, OPTIONS, "ABCDEF") or "")
+    assert len((parse_short_answer(text, OPTIONS[:2]) or "").split()) <= 12
+    assert len(parse_math(text) or "") <= 400
+    assert len(without_reasoning(text)) <= len(text)
+    for explained in (
+        parse_choice(text, explain=True), parse_number(text, explain=True), parse_verdict(text, explain=True),
+        parse_preference(text, explain=True),
+    ):  # fmt: skip
+        assert 0 <= explained.start <= explained.end <= len(text)
 
 
 def fuzz(data: bytes) -> None:

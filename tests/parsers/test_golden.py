@@ -9,17 +9,34 @@ from typing import Any, Final
 
 import pytest
 
-from harness.parsers import parse_choice, parse_last_number, parse_number, parse_preference, parse_verdict
+from harness.parsers import (
+    Explanation,
+    parse_choice,
+    parse_choices,
+    parse_last_number,
+    parse_math,
+    parse_number,
+    parse_preference,
+    parse_short_answer,
+    parse_verdict,
+)
 
 PARSERS: Final[dict[str, Callable[..., Any]]] = {
     "choice": parse_choice,
+    "choices": parse_choices,
     "last_number": parse_last_number,
+    "math": parse_math,
     "number": parse_number,
     "preference": parse_preference,
+    "short_answer": parse_short_answer,
     "verdict": parse_verdict,
 }
 #: What the golden files must hold at least.
-FEWEST: Final = {"choice": 300, "last_number": 60, "number": 300, "preference": 100, "verdict": 100}
+FEWEST: Final = {
+    "choice": 800, "choices": 40, "last_number": 60, "math": 35, "number": 500, "preference": 200, "short_answer": 40,
+    "verdict": 200,
+}  # fmt: skip
+TOLD: Final = ("options", "letters", "golds", "gold")
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -32,7 +49,7 @@ def test_golden_cases(name: str) -> None:
     parse = PARSERS[name]
     wrong = []
     for number, case in enumerate(golden(name), start=1):
-        arguments = {"options": case["options"]} if "options" in case else {}
+        arguments = {key: case[key] for key in TOLD if key in case}
         found = parse(case["output"], **arguments)
         if found != case["expected"]:
             wrong.append(f"{name}.jsonl:{number}: {found!r}, not {case['expected']!r}: {case['output']!r}")
@@ -40,10 +57,23 @@ def test_golden_cases(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
+def test_every_case_is_explained(name: str) -> None:
+    parse = PARSERS[name]
+    for case in golden(name):
+        arguments = {key: case[key] for key in TOLD if key in case}
+        found = parse(case["output"], **arguments, explain=True)
+        assert isinstance(found, Explanation)
+        assert found.answer == case["expected"], case["output"]
+        assert found.rule
+        assert 0 <= found.start <= found.end <= len(case["output"])
+        assert found.answer is None or found.end > found.start, case["output"]
+
+
+@pytest.mark.parametrize("name", PARSERS)
 def test_golden_files_are_large_varied_and_explained(name: str) -> None:
     cases = golden(name)
     assert len(cases) >= FEWEST[name]
-    assert len({(case["output"], str(case.get("options"))) for case in cases}) == len(cases)
+    assert len({str([case["output"], *map(case.get, TOLD)]) for case in cases}) == len(cases)
     assert all(case["reason"] for case in cases)
     unreadable = sum(case["expected"] is None for case in cases)
     assert 0 < unreadable < len(cases) * 2 // 3

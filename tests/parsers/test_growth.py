@@ -16,7 +16,8 @@ from harness.parsers import *
 options = ["Paris", "London", "A B", "the "]
 parsers = (
     parse_choice, lambda text: parse_choice(text, options), parse_number, parse_last_number, parse_verdict,
-    parse_preference, canonical_number,
+    parse_preference, canonical_number, parse_choices, parse_short_answer, parse_math, without_reasoning,
+    lambda text: parse_choice(text, options, explain=True),
 )
 for piece in sys.argv[2:]:
     text = (piece * (int(sys.argv[1]) // len(piece) + 1))[: int(sys.argv[1])]
@@ -52,10 +53,24 @@ PIECES: Final = (
         "i prefer ",
         "[[A",
     ),
+    (
+        "(A) and ",
+        "A, ",
+        "(A) for ",
+        "antwort ist ",
+        "答案",
+        "[THINK]",
+        "<|channel|>",
+        "$x$ ",
+        "= 1 a b ",
+        "```python\n",
+        "Question 1: x\n",
+        "A: 8 ",
+    ),
 )
 
 
-@pytest.mark.parametrize("pieces", PIECES, ids=["numbers", "choices", "turns", "judges"])
+@pytest.mark.parametrize("pieces", PIECES, ids=["numbers", "choices", "turns", "judges", "others"])
 def test_a_hundred_thousand_adversarial_characters(pieces: tuple[str, ...]) -> None:
     # Quadratic work would take hundreds of times longer than the few seconds that linear work takes.
     subprocess.run([sys.executable, "-c", SCRIPT, "100000", *pieces], cwd=ROOT, check=True, timeout=100)
@@ -69,6 +84,7 @@ SLOW_ONCE: Final = (
     ("parse_number", "answer "),
     ("parse_last_number", "1,234,"), ("parse_verdict", "therefore "), ("parse_verdict", "response is "),
     ("parse_preference", "output (a) is "), ("parse_preference", "'rank': 1, "), ("canonical_number", "9"),
+    ("parse_choices", "(A) and "),
 )  # fmt: skip
 
 

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 
 from harness.parsers import (
     canonical_number,
+    is_thought_only,
     parse_choice,
+    parse_choices,
     parse_last_number,
+    parse_math,
     parse_number,
     parse_preference,
+    parse_short_answer,
     parse_verdict,
+    without_reasoning,
 )
+from harness.parsers.labels import LANGUAGES
 
 settings.register_profile(
     "parsers", derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow]
@@ -27,6 +33,9 @@ quick: Final = settings.get_profile("parsers")
 CANONICAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?")
 CLOSED: Final[dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]]] = {
     "choice": (parse_choice, lambda answer: answer in (*"ABCD", None)),
+    "choices": (parse_choices, lambda answer: answer is None or bool(re.fullmatch("(?=.)A?B?C?D?", answer))),
+    "short_answer": (parse_short_answer, lambda answer: answer is None or 0 < len(answer.split()) <= 12),
+    "math": (parse_math, lambda answer: answer is None or 0 < len(answer) <= 400),
     "number": (parse_number, lambda answer: answer is None or bool(CANONICAL.fullmatch(answer))),
     "last_number": (parse_last_number, lambda answer: answer is None or bool(CANONICAL.fullmatch(answer))),
     "canonical_number": (canonical_number, lambda answer: answer is None or bool(CANONICAL.fullmatch(answer))),
@@ -100,6 +109,77 @@ def test_cutting_a_text_anywhere_never_raises(name: str) -> None:
     for end in range(len(text) + 1):
         assert is_closed(parse(text[:end]))
         assert is_closed(parse(text[end:]))
+
+
+EXPLAINED: Final = (
+    parse_choice, parse_choices, parse_number, parse_last_number, parse_verdict, parse_preference, parse_short_answer,
+    parse_math,
+)  # fmt: skip
+
+
+@quick
+@given(text=anything | mixed)
+def test_an_explanation_has_the_same_answer_and_a_place_in_the_output(text: str) -> None:
+    for parse in EXPLAINED:
+        found = parse(text, explain=True)
+        assert found.answer == parse(text)
+        assert 0 <= found.start <= found.end <= len(text)
+        assert found.rule
+
+
+# --- reasoning
+
+ENVELOPES: Final = (
+    "<think>{}</think>", "<THINK>{}</THINK>", "<thinking>{}</thinking>", "<thought>{}</thought>",
+    "<reasoning>{}</reasoning>", "<analysis>{}</analysis>", "<seed:think>{}</seed:think>", "[THINK]{}[/THINK]",
+    "◁think▷{}◁/think▷", "<|begin_of_thought|>{}<|end_of_thought|>", "<|START_THINKING|>{}<|END_THINKING|>",
+    "<|channel>thought\n{}<channel|>", "{}</think>", "<unused94>thought\n{}<unused95>",
+    "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>",
+    "analysisWe think. {}assistantfinal", "<think>{}</think>\n<think>{}</think>",
+)  # fmt: skip
+THOUGHTS: Final = st.sampled_from(
+    ["The answer is A.", "#### 5", "It is safe.", "Output (a) is better.", "\n", "B?\n\nQ: x"]
+)
+
+
+@quick
+@given(st.sampled_from(ENVELOPES), THOUGHTS, mixed)
+def test_reasoning_changes_no_answer(envelope: str, thought: str, response: str) -> None:
+    response = response.replace("think>", "").strip()
+    for parse in EXPLAINED:
+        if parse is not parse_last_number:
+            assert parse(envelope.replace("{}", thought) + response) == parse(response)
+
+
+@quick
+@given(st.sampled_from([each for each in ENVELOPES if not each.startswith("{")]), THOUGHTS)
+def test_an_unclosed_thought_is_no_response(envelope: str, thought: str) -> None:
+    output = envelope.split("{}")[0] + thought
+    assert without_reasoning(output) == ""
+    assert is_thought_only(output)
+    assert all(parse(output) is None for parse in EXPLAINED if parse is not parse_last_number)
+
+
+@quick
+@given(anything | mixed)
+def test_what_is_left_of_an_output_stands_in_it(text: str) -> None:
+    rest = without_reasoning(text)
+    assert len(rest) <= len(text)
+    at = 0
+    for character in rest:
+        at = text.index(character, at) + 1
+
+
+# --- other languages
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_every_language_has_its_labels(name: str) -> None:
+    for word in LANGUAGES[name].answer.split("|"):
+        for output in (f"{word}: B", f"{word}: (B)", f"{word}:\nB"):
+            assert parse_choice(output) == "B", output
+        assert parse_number(f"{word}: 12") == "12"
+        assert parse_number(f"{word}: 1,5") == (None if LANGUAGES[name].point else "1.5")
 
 
 # --- every documented phrasing in every wrapper
@@ -229,12 +309,11 @@ def test_trailing_chatter_does_not_change_a_choice(letter: str, phrase: str, cha
 @quick
 @given(
     mixed,
-    st.sampled_from(["\n\nQuestion: x\nAnswer: B 7 unsafe", "\n# Query: y", "<|eot_id|>C 8 safe", "\nHuman: A 9 2"]),
+    st.sampled_from(["\n# Query: y {}", "<|eot_id|>C {} safe", "</s>\nAnswer: {}", "<EOS_TOKEN> {}", "[EOS] {}"]),
 )
-def test_the_first_turn_alone_counts(text: str, turn: str) -> None:
-    text = text.replace("think>", "")  # what precedes "</think>" is no turn
+def test_what_stands_behind_the_end_of_a_turn_does_not_count(text: str, turn: str) -> None:
     for parse in (parse_choice, parse_number, parse_verdict, parse_preference):
-        assert parse("So. " + text + turn) == parse("So. " + text + turn.replace("B 7 unsafe", "D 5 safe"))
+        assert parse("So. " + text + turn.format("B 7 unsafe")) == parse("So. " + text + turn.format("D 5 safe"))
 
 
 @quick

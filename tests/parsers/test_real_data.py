@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 from pathlib import Path
+from typing import Any
 
-from harness.parsers import canonical_number, parse_choice, parse_number
+import pytest
+
+from harness.parsers import canonical_number, parse_choice, parse_number, parse_preference
 
 
 def test_every_gsm8k_solution_gives_its_gold(shared_data: Path) -> None:
@@ -36,3 +40,34 @@ def test_every_mmlu_answer_is_read_back(shared_data: Path) -> None:
     # Not read by text: options that share theirs. Misread: "B", the chemical symbol, is also a letter.
     assert misread <= 1
     assert by_text >= total - 20
+
+
+def recorded(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Return what real models said, or skip where it is absent."""
+    path = folder / "real_outputs" / f"{name}.jsonl.xz"
+    if not path.exists():
+        pytest.skip(f"no recorded outputs at {path}")
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.mark.parametrize(("name", "least"), [("mmlu-choices", 0.998), ("mmlu-pro", 0.9995)])
+def test_stated_letters_are_read_as_stated(shared_data: Path, name: str, least: float) -> None:
+    rows = recorded(shared_data, name)
+    found = [parse_choice(row["output"], row["options"], row.get("letters", "ABCD")) for row in rows]
+    expected = [row["expected"] for row in rows]
+    misread = [row["id"] for row, one, two in zip(rows, found, expected, strict=True) if one not in (two, None)]
+    assert misread == []
+    assert sum(one == two for one, two in zip(found, expected, strict=True)) >= least * len(rows)
+
+
+def test_public_verdicts_on_pairs_are_all_read(shared_data: Path) -> None:
+    replies = []
+    for path in sorted((shared_data / "alpaca_eval" / "annotations").glob("*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            if row["raw_completion"] is None:
+                continue
+            tokens = row["raw_completion"]["logprobs"]["content"]
+            replies.append("".join(token["token"] for token in tokens))
+    assert len(replies) > 2000
+    assert all(parse_preference(reply) is not None for reply in replies)

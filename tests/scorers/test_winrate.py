@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DataError, HarnessError
-from harness.scorers.alpaca_order import instruction_order
+from harness.scorers.alpaca_order import digest, instruction_order
 from harness.scorers.winrate import length_controlled_win_rate, win_rate
 from harness.scorers.winrate_fit import LengthControlData, LengthControlledWinRate, read_length_control
 
@@ -70,6 +70,39 @@ def test_the_published_figures(shared_data: Path, model: str) -> None:
     assert ours.unreadable == 0
     assert ours.lowest == pytest.approx(ours.win_rate)
     assert ours.highest == pytest.approx(ours.win_rate)
+
+
+@pytest.mark.parametrize(("model", "off"), [("alpaca-7b", 0.001), ("gpt-3.5-turbo-1106", 0.1)])
+def test_the_published_length_controlled_figures(shared_data: Path, model: str, off: float) -> None:
+    annotations, gamed = _length_controlled(shared_data, model)
+    assert fitted(annotations, gamed).length_controlled_winrate == pytest.approx(
+        _published(shared_data, model), abs=off
+    )
+
+
+def test_a_published_figure_that_counts_the_rows_it_has(shared_data: Path) -> None:
+    """Two instructions have no judgement, and the leaderboard's figure takes what follows them for the ones before."""
+    annotations, gamed = _length_controlled(shared_data, "text_davinci_001")
+    got = fitted(annotations, gamed)
+    assert got.missing == 2
+    assert got.length_controlled_winrate == pytest.approx(6.48, abs=0.005)
+    lines = (shared_data / "alpaca_eval" / "alpaca_eval.jsonl").read_text(encoding="utf-8").splitlines()
+    by_row = {gamed.order[digest(text)]: text for text in (json.loads(line)["instruction"] for line in lines)}
+    counted = [{**each, "instruction": by_row[row]} for row, each in enumerate(annotations)]
+    published = _published(shared_data, "text_davinci_001")
+    assert published == pytest.approx(9.03, abs=0.005)
+    assert fitted(counted, gamed).length_controlled_winrate == pytest.approx(published, abs=0.005)
+
+
+def _length_controlled(shared_data: Path, model: str) -> tuple[list[dict[str, Any]], LengthControlData]:
+    folder = shared_data / "alpaca_eval"
+    annotations = json.loads((folder / "annotations" / f"{model}.json").read_text(encoding="utf-8"))
+    return annotations, read_length_control(folder / "df_gamed_recovered.csv")
+
+
+def _published(shared_data: Path, model: str) -> float:
+    with (shared_data / "alpaca_eval" / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        return float({row[""]: row for row in csv.DictReader(file)}[model]["length_controlled_winrate"])
 
 
 def test_wins_draws_and_probabilities() -> None:

@@ -97,6 +97,8 @@ def test_both_orders_are_averaged(first: str, second: str, verdict: str, win: fl
     found = judged(reply(first), reply(second))
     assert (found.verdict, found.scores["win"], found.scores["agreement"]) == (verdict, win, agreement)
     assert (found.scores["length"], found.scores["reference_length"], found.against) == (9, 10, "The Rhine.")
+    preferred = [{"1": 1.0, "2": 0.0, "tie": 0.5}[said] for said in (first, second)]
+    assert found.scores["first_shown"] == sum(preferred) / 2
 
 
 @pytest.mark.parametrize("replies", [("2", ""), ("?", "1"), ("", "")])
@@ -167,6 +169,16 @@ def test_agreement_is_a_proportion_of_the_pairs_asked_twice() -> None:
     agreement = WinRateScorer().summarise(columns)["position_agreement"]
     assert (agreement.value, agreement.n) == (0.5, 2)
     assert "position_agreement" not in WinRateScorer().summarise({"win": array("d", [1])})
+
+
+def test_a_judge_that_prefers_what_is_shown_first_is_found_out() -> None:
+    placed = [judged(reply("1"), reply("1")).scores["first_shown"]] * 30
+    fair = [judged(reply("2"), reply("1")).scores["first_shown"]] * 30
+    value, low, high = WinRateScorer().details({"first_shown": array("d", placed + fair)})["first_shown"]
+    assert value == 0.75 and 0.5 < low < value < high < 1
+    value, low, high = WinRateScorer().details({"first_shown": array("d", fair)})["first_shown"]
+    assert value == 0.5 and low < 0.5 < high
+    assert "first_shown" not in WinRateScorer().details({"win": array("d", [1])})
 
 
 def sample(number: int, response: str) -> Sample:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from harness.datasets import HubFile, Mapped
+from harness.errors import DataError
 from harness.hookspecs import hookimpl
-from harness.interfaces import Benchmark, DataSource, Run
+from harness.interfaces import BaseBenchmark, Benchmark, DataSource
 from harness.parsers import canonical_number
-from harness.types import Example, Generation
+from harness.prompts import Shot, ShotsAs, with_shots
+from harness.types import Example, Generation, Message
 
 _REVISION = "740312add88f781978c0658806c59bc2815b9866"
 _HUB = {
@@ -35,8 +37,12 @@ _HUB = {
 
 
 @dataclass(frozen=True)
-class GSM8K:
-    """The benchmark; its fields are its options."""
+class GSM8K(BaseBenchmark):
+    """The benchmark; its fields are its options.
+
+    `shots` is the number of worked examples, the first of the split train with their solutions as they stand there,
+    before the question in one text or as turns of a conversation (`shots_as`).
+    """
 
     name: ClassVar[str] = "gsm8k"
     title: ClassVar[str] = "GSM8K"
@@ -45,23 +51,43 @@ class GSM8K:
     scorer: ClassVar[str] = "exact"
 
     split: Literal["test", "train"] = "test"
+    shots: int = 0
+    shots_as: ShotsAs = "text"
     generation: Generation = Generation(max_tokens=1024)
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise ValueError(f"shots must be 0 or more, not {self.shots}")
+        if self.shots and self.split == "train":
+            raise ValueError("shots are drawn from the split train, so they cannot be given with split=train")
 
     def examples(self, source: DataSource) -> Sequence[Example]:
         """Return the split's questions in the file's order; DataError names the first bad line and counts all."""
-        rows = source.rows(f"gsm8k/{self.split}.jsonl", _HUB[self.split], required=("question", "answer"), check=_fault)
-        return Mapped(rows, self._example)
+        worked: dict[str, Any] = {}
+        if self.shots:
+            rows = _rows(source, "train")
+            if len(rows) < self.shots:
+                raise DataError(f"gsm8k/train has {len(rows)} rows, fewer than the {self.shots} shots asked for")
+            shots = [{name: rows[n][name] for name in ("question", "answer")} for n in range(self.shots)]
+            worked = {"shots": shots}
+        return Mapped(_rows(source, self.split), lambda index, row: self._example(index, row, worked))
 
-    def _example(self, index: int, row: Mapping[str, Any]) -> Example:
-        return Example(f"{self.split}-{index:04d}", {"question": row["question"]}, gold_answer(row["answer"]))
+    def _example(self, index: int, row: Mapping[str, Any], worked: Mapping[str, Any]) -> Example:
+        fields = {"question": row["question"], **worked}
+        return Example(f"{self.split}-{index:04d}", fields, gold_answer(row["answer"]))
 
-    def instruction(self, example: Example) -> str:
-        """Return the question, a new line and ``Answer:``."""
-        return f"{example.fields['question']}\nAnswer:"
+    def instruction(self, example: Example) -> str | Sequence[Message]:
+        """Return the worked examples if any, the question, a new line and ``Answer:``."""
+        shots = [Shot(_asked(shot), shot["answer"]) for shot in example.fields.get("shots", ())]
+        return with_shots("", shots, _asked(example.fields), self.shots_as)
 
-    def exports(self, run: Run) -> Mapping[str, Iterable[Mapping[str, Any]]]:
-        """GSM8K has no file that another tool expects."""
-        return {}
+
+def _asked(fields: Mapping[str, Any]) -> str:
+    return f"{fields['question']}\nAnswer:"
+
+
+def _rows(source: DataSource, split: Literal["test", "train"]) -> Sequence[Mapping[str, Any]]:
+    return source.rows(f"gsm8k/{split}.jsonl", _HUB[split], required=("question", "answer"), check=_fault)
 
 
 def gold_answer(answer: str) -> str | None:

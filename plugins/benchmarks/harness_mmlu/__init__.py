@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from harness.errors import nearest
 from harness.hookspecs import hookimpl
-from harness.interfaces import Benchmark, DataSource, Run
-from harness.types import Example, Generation
+from harness.interfaces import BaseBenchmark, Benchmark, DataSource
+from harness.prompts import Shot, ShotsAs, with_shots
+from harness.types import Choices, Example, Generation, Message
 from harness_mmlu.questions import LETTERS, Question, Split, read_questions
 from harness_mmlu.subjects import CATEGORY_OF
 
@@ -29,12 +30,12 @@ _TASK = (
 
 
 @dataclass(frozen=True)
-class MMLU:
+class MMLU(BaseBenchmark):
     """The benchmark; its fields are its options.
 
     `subjects` are names as in the data (``high_school_geography``), none for all 57: in a run file
     ``subjects = ["anatomy", "virology"]``. `shots` is the number of worked examples, 0 to 5, the first of the subject's
-    dev split.
+    dev split, before the question in one text or as turns of a conversation (`shots_as`).
 
     `generation` is greedy. The answer asked for is one sentence, and a completion ends where the model ends it or
     begins a new turn, so a high limit costs time only where a model goes on and on. A low one turns the answers of
@@ -53,6 +54,7 @@ class MMLU:
     split: Split = "test"
     subjects: tuple[str, ...] = ()
     shots: int = 0
+    shots_as: ShotsAs = "text"
     generation: Generation = Generation(max_tokens=2048)
 
     def __post_init__(self) -> None:
@@ -88,15 +90,15 @@ class MMLU:
         identifier = f"{subject}-{self.split}-{number:04d}"
         return Example(identifier, fields, question.answer, subject, CATEGORY_OF[subject])
 
-    def instruction(self, example: Example) -> str:
+    def instruction(self, example: Example) -> str | Sequence[Message]:
         """Return the task, the worked examples if any, and the question with its options, up to ``Answer:``."""
         fields = example.fields
-        worked = [f"{_block(shot)} The correct answer is {shot['answer']}." for shot in fields.get("shots", ())]
-        return "\n\n".join([_TASK.format(subject=fields["subject"]), *worked, _block(fields)])
+        shots = [Shot(_block(shot), f"The correct answer is {shot['answer']}.") for shot in fields.get("shots", ())]
+        return with_shots(_TASK.format(subject=fields["subject"]), shots, _block(fields), self.shots_as)
 
-    def exports(self, run: Run) -> Mapping[str, Iterable[Mapping[str, Any]]]:
-        """MMLU has no file that another tool expects."""
-        return {}
+    def choices(self, example: Example) -> Choices:
+        """Return the letters, behind the sentence that the task asks for up to there."""
+        return Choices({letter: letter for letter in LETTERS}, lead="The correct answer is")
 
 
 def _fields(question: Question) -> dict[str, Any]:
