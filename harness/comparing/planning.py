@@ -1,0 +1,98 @@
+"""How many examples, or samples of each, a comparison needs to show a difference of a given size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.comparing.comparison import compare
+from harness.datasets import DataSource
+from harness.errors import ConfigError, RunError
+from harness.registry import Registry
+from harness.runs.columns import Recorded
+from harness.statistics import plan_samples, plan_size, variance_shown
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What a plan rests on: the variance of an example's gain, in the unit of scores, and in words where it is from.
+
+    `benchmark` and how many `examples` it has are None where no benchmark is meant.
+    """
+
+    variance: float
+    said: str
+    benchmark: str | None = None
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shows `detect` points with `power` percent.
+
+    `needed` is the number of examples with one sample each. `samples` is how many samples of each of the benchmark's
+    examples would do: None where no number does, or where nothing is known of it. `shown` is what the benchmark's
+    examples show with one sample each, in points.
+    """
+
+    assumption: Assumption
+    detect: float
+    within: float
+    power: float
+    needed: int
+    samples: int | None
+    shown: float | None
+
+
+def assumed(benchmark: str | None, data: str | None, differing: float | None) -> Assumption:
+    """Return an assumption without runs: `differing` percent of examples, or the worst case, two unrelated models."""
+    count = None
+    if benchmark is not None:
+        count = len(Registry().benchmark(benchmark).examples(DataSource(data)))
+    elif data is not None:
+        raise ConfigError("--data does nothing without --benchmark NAME")
+    if differing is None:
+        return Assumption(0.5, "two unrelated models at 50%, which differ on half of the examples", benchmark, count)
+    return Assumption(_share("--differing", differing), f"{differing:g}% of examples differ", benchmark, count)
+
+
+def observed(runs: Sequence[Recorded], differing: float | None) -> Assumption:
+    """Return what two finished runs of one benchmark show of its headline metric; RunError where they show nothing."""
+    if differing is not None:
+        raise ConfigError("--differing does nothing where two runs say on how many examples they differ")
+    if any(run.record.samples > 1 for run in runs):
+        raise RunError("plan-size goes by runs of one sample an example; these have several")
+    if len(runs) != 2:
+        raise ConfigError(f"give two runs of one benchmark, not {len(runs)}")
+    [each] = compare(runs).benchmarks
+    found = list(each.headline.against_baseline.values()) if each.headline is not None else []
+    if not found or not found[0].detectable > 0:
+        raise RunError(f"{runs[0].path} and {runs[1].path} have no difference to plan with")
+    [difference] = found
+    variance = variance_shown(difference.detectable, difference.estimate.n)
+    said = f"{difference.differing:,} of {difference.estimate.n:,} examples differ between {each.baseline} and "
+    grouped = f", by {each.groups} groups" if each.groups else ""
+    return Assumption(variance, f"{said}{difference.run}{grouped}", each.benchmark, each.examples)
+
+
+def plan(assumption: Assumption, detect: float, *, within: float, power: float) -> Plan:
+    """Return the plan; ConfigError for figures that are no percentages above 0."""
+    gain, chance = _share("--detect", detect), _share("--power", power)
+    if not 0 <= within < 100:
+        raise ConfigError(f"--within must be a percentage from 0 to below 100, not {within:g}")
+    if chance >= 1:
+        raise ConfigError("--power must be below 100: nothing shows a difference for certain")
+    inside = assumption.variance * within / 100
+    between = assumption.variance - inside
+    needed = plan_size(gain, between, within=inside, power=chance)
+    samples = shown = None
+    if assumption.examples:
+        samples = plan_samples(gain, assumption.examples, between, inside, power=chance)
+        shown = 100 * gain * (needed / assumption.examples) ** 0.5
+    return Plan(assumption, detect, within, power, needed, samples, shown)
+
+
+def _share(name: str, percent: float) -> float:
+    if not 0 < percent <= 100:
+        raise ConfigError(f"{name} must be above 0 and up to 100, not {percent:g}")
+    return percent / 100

@@ -1,0 +1,1 @@
+"""Finished runs in the forms that other tools read."""
