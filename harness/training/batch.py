@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.training.tokens import permutation
+from harness.training.data.tokens import permutation
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +66,8 @@ class Batch:
             return tensor.pin_memory().to(device, non_blocking=True)
 
         borders, key_borders = self.borders, self.key_borders
-        if device.type == "cuda":
-            borders, key_borders = (None if one is None else _padded(one) for one in (borders, key_borders))
+        if device.type == "cuda":  # compiled code is to meet few shapes
+            borders, key_borders = (None if one is None else padded(one) for one in (borders, key_borders))
         return replace(
             self,
             input_ids=moved(self.input_ids),
@@ -80,15 +80,15 @@ class Batch:
         )
 
 
-def _padded(borders: Tensor) -> Tensor:
-    """Return borders with empty documents at the end, up to a power of two: compiled code meets few shapes."""
+def padded(borders: Tensor, least: int = 64) -> Tensor:
+    """Return borders with empty documents at the end, up to a power of two that is `least` at least."""
     import torch
 
-    count = max(64, 1 << (len(borders) - 1).bit_length())
+    count = max(least, 1 << (len(borders) - 1).bit_length())
     return torch.cat([borders, borders[-1:].expand(count - len(borders))])
 
 
-class Rows(Protocol):
+class TrainingRows(Protocol):
     """A data set as the loop sees it.
 
     `weights` says how much each row counts in the loss: its label tokens, or 1 for a pair. `tokens` says how many
@@ -97,6 +97,9 @@ class Rows(Protocol):
 
     weights: Ints
     tokens: Ints
+
+    #: What a row is called.
+    unit: str = "rows"
 
     def __len__(self) -> int:
         """The number of rows."""

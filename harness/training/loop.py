@@ -23,14 +23,17 @@ import torch
 from torch import Tensor
 
 from harness.errors import DataError, RunError
+from harness.files import replace_file
 from harness.interfaces import TrainingRun
-from harness.training import curves
-from harness.training.attention import fastest_kernels
-from harness.training.batch import Rows, total_steps
-from harness.training.checkpoint import BEST, LAST, METRICS, Checkpoints, Progress
-from harness.training.memory import Shape
-from harness.training.metrics import Metrics, duration, means, peak_flops
-from harness.training.network import Network, Objective, load_network, weights_dtype
+from harness.training.batch import Batch, TrainingRows, total_steps
+from harness.training.checkpoint.folder import BEST, LAST, METRICS, STEP, Checkpoints, TrainingProgress
+from harness.training.checkpoint.kept import is_kept
+from harness.training.data.tokens import cache_folder
+from harness.training.graphs import Graphs, recorder
+from harness.training.metrics import Metrics, draw_curves, duration, means, peak_flops
+from harness.training.model.attention import fastest_kernels
+from harness.training.model.memory import Shape
+from harness.training.model.network import Network, Objective, load_network, weights_dtype
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, join, leave, whole
@@ -55,8 +58,8 @@ class Job:
     run: TrainingRun
     options: TrainingOptions
     objective: Objective
-    rows: Rows
-    validation: Rows | None
+    rows: TrainingRows
+    validation: TrainingRows | None
     packed: bool
     tokenizer: Any
     identity: Mapping[str, Any]
@@ -81,11 +84,14 @@ def train(job: Job) -> Path:
     options = job.options
     if not len(job.rows):
         raise DataError("the data is too small for a single row; give more of it, or shorter rows")
+    prepare_process()
     ranks = join(options.device)
     _set_determinism(options, ranks)
     dtype = str(weights_dtype(options, ranks.device)).removeprefix("torch.")  # auto is another one on another device
     identity = {**job.identity, "dtype": dtype}
-    checkpoints = Checkpoints(job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer)
+    checkpoints = Checkpoints(
+        job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer, kept=options.keep
+    )
     with checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()
         job.prepare(ranks)
@@ -93,7 +99,7 @@ def train(job: Job) -> Path:
             source = job.run.model if start is None or options.lora_rank else str(start)  # an adapter stays on its base
             network = load_network(source, options, ranks, packed=job.packed)
             optimizer = make_optimizer(network, options)
-            progress = Progress() if start is None else checkpoints.restore(start, network, optimizer)
+            progress = TrainingProgress() if start is None else checkpoints.restore(start, network, optimizer)
             loop = Loop(job, ranks, network, optimizer, checkpoints, progress, signals)
             loop.run()
     leave()
@@ -119,7 +125,7 @@ class Loop:
 
     def __init__(
         self, job: Job, ranks: Ranks, network: Network, optimizer: Optimizer, checkpoints: Checkpoints,
-        progress: Progress, signals: Signals,
+        progress: TrainingProgress, signals: Signals,
     ) -> None:  # fmt: skip
         self.job, self.options, self.ranks, self.network = job, job.options, ranks, network
         self.optimizer, self.checkpoints, self.progress, self.signals = optimizer, checkpoints, progress, signals
@@ -134,6 +140,8 @@ class Loop:
         self.first = self.logged_step = progress.step
         self.window = self.squares = 0  # tokens, and squares of document lengths, since the last line
         self.asked: Callable[[], int] | None = None
+        record = recorder(self.options, ranks)
+        self.recorded = record and Graphs(self.microbatch, list(optimizer.parameters.values()), device, record)
 
     def run(self) -> None:
         """Train to the end, or until a signal comes."""
@@ -159,7 +167,12 @@ class Loop:
                 self._say(f"stopped: {progress.stale} validations in a row were no better than the best")
             if self.ranks.main:
                 self._draw()
+                if progress.best is not None:
+                    said = f"validation/{job.best} {progress.best:.4g} after step {progress.best_step:,}"
+                    self._say(f"best: {said}, in {job.run.out / BEST}")
                 self._say(f"done: {progress.step:,} steps in {duration(progress.seconds)}, {job.run.out}")
+                if progress.best is not None:
+                    self._say(f"best/ is step {progress.best_step:,}: validation/{job.best} {progress.best:.6g}")
         finally:
             if self.metrics is not None:
                 self.metrics.close()
@@ -181,7 +194,7 @@ class Loop:
         self.update(sums, rate)
         tokens = int(rows.tokens[indices].sum())
         progress.step, progress.tokens, self.window = progress.step + 1, progress.tokens + tokens, self.window + tokens
-        for name, value in {**sums, "weight": torch.tensor(float(weight), device=self.ranks.device)}.items():
+        for name, value in {**sums, "weight": torch.full((), float(weight), device=self.ranks.device)}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         if self.over or _due(progress.step, options.log_every):
             self.tell(rate)
@@ -189,7 +202,9 @@ class Loop:
         best = [BEST] if validates and self.validate() else []
         if self.over and self.sums:  # it ends between two lines
             self.tell(rate)
-        last = [LAST] if self.over or _due(progress.step, options.save_every) else []
+        asked = isinstance(options.keep, tuple) and progress.step in options.keep
+        last = [LAST] if self.over or asked or _due(progress.step, options.save_every) else []
+        last += [STEP] if last and is_kept(options.keep, progress.step) else []
         if best or last:
             self.save(*best, *last)
 
@@ -200,19 +215,30 @@ class Loop:
         for part in self.job.rows.microbatches(indices, options.microbatch_size, ranks.rank, ranks.world):
             batch = self.job.rows.batch(part, options.microbatch_size)
             self.squares += batch.squares * ranks.world
-            # FSDP averages over the ranks, so each scales its loss up by their number.
-            loss, found = self.network(self.job.objective, batch.to(ranks.device), scale * ranks.world)
-            loss.backward()
+            factor = scale * ranks.world  # FSDP averages over the ranks
+            if self.recorded:
+                found = self.recorded(batch, factor)
+            else:
+                found = self.microbatch(batch.to(ranks.device), torch.full((), factor, device=ranks.device))
             sums = {name: value + sums.get(name, 0) for name, value in found.items()}
         names = sorted(sums)
         return dict(zip(names, ranks.total(torch.stack([sums[name].float() for name in names])).unbind(), strict=True))
+
+    def microbatch(self, batch: Batch, scale: Tensor) -> Mapping[str, Tensor]:
+        """Add the gradients of a microbatch on the device, its loss times `scale`, and return the sums of its metrics.
+
+        Nothing here may wait for the device or ask it anything: it is recorded.
+        """
+        found: Mapping[str, Tensor]
+        loss, found = self.network(self.job.objective, batch, scale)
+        loss.backward()
+        return found
 
     @torch.no_grad()
     def update(self, sums: Mapping[str, Tensor], rate: float) -> None:
         """Clip, test and apply the gradients."""
         gradients = [p.grad for p in self.optimizer.parameters.values() if p.grad is not None]
-        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
-        self.norm = whole(torch.linalg.vector_norm(torch.stack(norms)))
+        self.norm = whole(torch.linalg.vector_norm(torch.stack(_norms(gradients))))
         finite = torch.isfinite(self.norm) & torch.isfinite(torch.stack(list(sums.values()))).all()
         self.bad_step = torch.where((self.bad_step < 0) & ~finite, self.progress.step, self.bad_step)
         clip = self.options.clip
@@ -233,8 +259,7 @@ class Loop:
         progress.seconds += span
         line = means(found, weight)
         line |= {"learning_rate": rate, "gradient_norm": norm, "tokens": progress.tokens, "seconds": progress.seconds}
-        line |= self._speed(span)
-        line["seconds_left"] = (self.job.steps - progress.step) * span / steps
+        line |= {**self._speed(span), "seconds_left": (self.job.steps - progress.step) * span / steps}
         self._log(line)
         self.sums, self.window, self.squares, self.logged, self.logged_step = {}, 0, 0, now, progress.step
 
@@ -256,13 +281,20 @@ class Loop:
         averages = means(dict(zip(names, totals, strict=True)), weight)
         value, progress = averages[self.job.best], self.progress
         self._log({f"validation/{name}": average for name, average in averages.items()})
-        better = progress.best is None or (value > progress.best if self.job.highest else value < progress.best)
-        better = better and progress.step > 0  # what a training begins with is no result of it
+        loss = averages.get("loss", value)
+        better = progress.step > 0 and self._better(value, loss)  # what a training begins with is no result of it
         if better:
-            progress.best, progress.best_step = value, progress.step
+            progress.best, progress.best_loss, progress.best_step = value, loss, progress.step
         progress.stale = 0 if better else progress.stale + (progress.step > 0)
         self.logged += time.monotonic() - began  # not a part of the training's speed
         return better
+
+    def _better(self, value: float, loss: float) -> bool:
+        """Whether a validation figure is the best so far; of equal ones that with the lower loss is."""
+        progress, sign = self.progress, -1 if self.job.highest else 1
+        if progress.best is None or sign * value < sign * progress.best:
+            return True
+        return value == progress.best and progress.best_loss is not None and loss < progress.best_loss
 
     def save(self, *places: str) -> None:
         """Begin to write checkpoints to `places`; the training goes on meanwhile."""
@@ -284,7 +316,7 @@ class Loop:
         said = "; ".join(rows.describe(index) for index in indices)
         path = self.job.run.out / "not-finite.txt"
         if self.ranks.main:
-            path.write_text("".join(f"{rows.describe(index)}\n" for index in indices), encoding="utf-8")
+            replace_file(path, [f"{rows.describe(index)}\n".encode() for index in indices])
         kept = self._keep_as_before(bad)
         raise RunError(
             f"step {bad + 1}: the loss or its gradient is not finite, and {kept}; its rows hold "
@@ -332,9 +364,9 @@ class Loop:
         device = self.ranks.device
         if self.peak is not None:
             flops = self.shape.flops(self.window, self.squares)
-            found["mfu"] = flops / max(span, 1e-9) / (self.peak * self.ranks.world)
+            found |= {"mfu": flops / max(span, 1e-9) / (self.peak * self.ranks.world)}
         if device.type == "cuda":
-            found["memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+            found |= {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
         return found
 
     def _log(self, values: Mapping[str, float]) -> None:
@@ -343,7 +375,7 @@ class Loop:
 
     def _draw(self) -> None:
         try:
-            curves.draw(self.job.run.out / METRICS, self.job.run.out, self.job.run.out.name)
+            draw_curves(self.job.run.out / METRICS, self.job.run.out, self.job.run.out.name)
         except ImportError:
             self._say("no picture of the learning curve: pip install matplotlib")
         except OSError as error:
@@ -389,8 +421,28 @@ class Signals(AbstractContextManager["Signals"]):
         self._restore()
 
 
+def _norms(gradients: list[Tensor]) -> list[Tensor]:
+    """Return the fp32 norms of gradients; those that are not sharded in few launches."""
+    if hasattr(gradients[0], "to_local"):
+        return [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    return list(torch._foreach_norm(gradients, 2, dtype=torch.float32))
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def prepare_process() -> None:
+    """Set how a GPU's memory is handed out, and where compiled code is kept, unless the user has; before it is used."""
+    if "PYTORCH_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # fragments cost an 8B model 2 GiB
+    folder = cache_folder().parent / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # torch finds another place
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
 def _set_determinism(options: TrainingOptions, ranks: Ranks) -> None:

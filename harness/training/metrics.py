@@ -1,15 +1,19 @@
-"""What a training tells: metrics.jsonl, the live line, and trackers."""
+"""What a training tells: metrics.jsonl, the live line, trackers, and the learning curve as a picture."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from harness.errors import RunError
+from harness.files import open_append, open_read, replace_file
 from harness.interfaces import TrackerRun
 
 #: Live-line names and formats, in their order.
@@ -29,8 +33,23 @@ _SHOWN = {
 }
 
 #: Dense bf16 operations a second, by a part of the GPU's name (the makers' data sheets).
-_PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "B200": 2250e12, "A100": 312e12, "A800": 312e12,
-          "L40S": 362e12, "4090": 165e12, "A6000": 155e12, "L4": 121e12}  # fmt: skip
+_PEAKS = (
+    (r"H100 PCIe|H800 PCIe", 756e12), (r"H100 NVL|H200 NVL", 835e12), (r"G?H[128]00", 989e12), (r"G?B200", 2250e12),
+    (r"A100.*|A800.*", 312e12), (r"L40S", 362e12), (r"L40", 181e12), (r"L4", 121e12), (r"A10", 125e12),
+    (r"RTX 4090", 165e12), (r"RTX A6000", 155e12), (r"RTX 6000 Ada Generation", 364e12),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of metrics.jsonl: the values of a step by name."""
+
+    step: int
+    values: Mapping[str, Any]
+
+    def json(self) -> str:
+        """Return the line as it is written; values that are not finite are NaN and Infinity there."""
+        return json.dumps({"step": self.step, **self.values}) + "\n"
 
 
 class Metrics:
@@ -47,14 +66,14 @@ class Metrics:
         self._screen = sys.stderr if screen is None else screen
         try:
             _drop_later(path, step)
-            self._file = path.open("a")
+            self._file = TextIOWrapper(open_append(path), "utf-8")
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record named values of a step; values that are not finite are recorded as they are (NaN, Infinity)."""
         try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.write(Line(step, values).json())
             self._file.flush()
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}") from error
@@ -95,31 +114,28 @@ def means(sums: Mapping[str, float], weight: float) -> dict[str, float]:
     return found
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Path) -> Iterator[Line]:
     """Yield the lines of a metrics.jsonl; what is not one is left out, and all behind a torn one."""
-    with path.open() as file:
+    with open_read(path) as file:
         for text in file:
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                yield line
+            if isinstance(line, dict) and isinstance(step := line.pop("step", None), int):
+                yield Line(step, line)
 
 
 def _drop_later(path: Path, step: int) -> None:
     """Leave the lines up to `step` in a metrics.jsonl; where others go, it is replaced as a whole."""
     if not path.exists():
         return
-    kept = "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step) if step else ""
-    if kept == path.read_text():
+    kept = "".join(line.json() for line in read_metrics(path) if line.step <= step) if step else ""
+    with open_read(path) as file:
+        alike = kept.encode() == file.read()
+    if alike:
         return
-    new = path.with_name(f"{path.name}.new")
-    with new.open("w") as file:
-        file.write(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    replace_file(path, [kept.encode()])
 
 
 def duration(seconds: float) -> str:
@@ -137,7 +153,77 @@ def duration(seconds: float) -> str:
 def peak_flops(device: str) -> float | None:
     """Return the dense bf16 operations a second of the GPU called `device`, None for one that is not known.
 
-    >>> peak_flops("NVIDIA H200"), peak_flops("cpu")
-    (989000000000000.0, None)
+    >>> peak_flops("NVIDIA H200"), peak_flops("NVIDIA H100 PCIe") == 756e12, peak_flops("cpu")
+    (989000000000000.0, True, None)
     """
-    return next((peak for part, peak in _PEAKS.items() if part in device), None)
+    return next((peak for name, peak in _PEAKS if re.search(rf"(?<![\w-])(?:{name})(?![\w])", device)), None)
+
+
+def draw_curves(metrics: Path, folder: Path, title: str) -> list[Path]:
+    """Draw what a metrics.jsonl says was learnt, and the learning rate, as ``curve.png`` and ``curve.svg`` in `folder`.
+
+    Metrics of one kind share a panel (loss, accuracies, rewards), those of validation as dots. Returns the files; none
+    where there is nothing to draw. Raises ImportError where matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    lines = list(read_metrics(metrics))
+    panels: dict[str, list[str]] = {}
+    for name in sorted({name for line in lines for name in line.values}):
+        if panel := _panel(name):
+            panels.setdefault(panel, []).append(name)
+    if not panels:
+        return []
+    # In inches; to have matplotlib find margins that fit takes longer than to draw.
+    width, names = 0.8 + 6.6, 0.7 + 0.07 * max(len(name) for names in panels.values() for name in names)
+    height = 2.6 * (len(panels) + 1)
+    margins = {"left": 0.8 / (width + names), "right": width / (width + names)}
+    margins |= {"bottom": 0.5 / height, "top": 1 - 0.4 / height, "hspace": 0.12}
+    figure = Figure(figsize=(width + names, height))
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(len(panels) + 1, 1, sharex=True, gridspec_kw=margins)
+    for axis, panel in zip(axes, [*sorted(panels, key=_place), "learning_rate"], strict=True):
+        for name in panels.get(panel, [panel]):
+            points = [(line.step, line.values[name]) for line in lines if name in line.values]
+            if points:
+                style = "o-" if name.startswith("validation/") else "-"
+                axis.plot(*zip(*points, strict=True), style, label=name, linewidth=1.2, markersize=3)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    axes[0].set_title(title)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    made = []
+    for suffix in ("png", "svg"):
+        path, aside = folder / f"curve.{suffix}", folder / f".curve.{suffix}"
+        figure.savefig(aside, format=suffix, dpi=150)
+        os.replace(aside, path)
+        made.append(path)
+    return made
+
+
+def _panel(name: str) -> str | None:
+    """Return the panel that a metric is drawn in, None for one that is not drawn.
+
+    Drawn is what is learnt, not how fast; of single files only how accurate the model is on their validation data.
+
+    >>> [_panel(name) for name in ("loss", "validation/loss", "rewards/margins", "rewards/accuracies", "mfu")]
+    ['loss', 'loss', 'rewards', 'accuracy', None]
+    >>> [_panel(name) for name in ("accuracy/file", "validation/accuracy/file", "validation/rewards/margins/file")]
+    [None, 'accuracy', None]
+    """
+    bare = name.removeprefix("validation/")
+    kind, _, rest = bare.partition("/")
+    validation = bare != name
+    if kind == "accuracy":
+        return kind if validation or not rest else None
+    if "/" in rest or not (rest or validation or kind == "loss"):
+        return None
+    return "accuracy" if "accurac" in rest else kind
+
+
+def _place(panel: str) -> tuple[bool, str]:
+    return panel != "loss", panel

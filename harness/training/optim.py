@@ -9,12 +9,12 @@ AdamW's moments are bf16 beside bf16 weights, written with stochastic rounding (
 would hold the second moment still once an update is below 1/256 of it. The random bits are a hash of position and step,
 so a resumed run repeats them with no generator to restore. RMSprop's one moment is fp32.
 
-Each parameter's update is one elementwise function: eager on a CPU, compiled to one kernel on a GPU.
+Each parameter's update is one elementwise function; on a GPU those of all parameters are one launch
+(`harness.training.fused`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -22,9 +22,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Moments = Literal["auto", "bfloat16", "float32"]
+from harness.training.parallel import sent
 
-_BLOCK = 1024
+Moments = Literal["auto", "bfloat16", "float32"]
 
 _GOLDEN, _MIX = -1640531527, -2048144789  # 0x9E3779B1 and 0x85EBCA6B as int32 (MurmurHash3's finaliser uses the latter)
 
@@ -46,6 +46,7 @@ class Optimizer:
         self.steps = 0
         self.state: dict[str, Tensor] = {}
         self._weight_decay = weight_decay
+        self._fused: dict[torch.dtype, Any] = {}
         for name, parameter in self.parameters.items():
             if parameter.dtype == torch.bfloat16:
                 self.state[f"{name}/residual"] = _like(parameter, torch.int16)
@@ -72,22 +73,45 @@ class Optimizer:
         """
         self.steps += 1
         device = next(iter(self.parameters.values())).device
-        numbers = torch.tensor([learning_rate, self._weight_decay, *self._constants()], device=device)
-        scale = torch.as_tensor(scale, dtype=torch.float32, device=device)
-        proceed = torch.as_tensor(proceed, device=device)
-        seeds = torch.tensor(
-            [_seed(self.steps, index) for index in range(len(self.parameters))], dtype=torch.int32, device=device
-        )
+        numbers = sent([learning_rate, self._weight_decay, *self._constants()], torch.float32, device)
+        seeds = sent([_seed(self.steps, index) for index in range(len(self.parameters))], torch.int32, device)
+        if not isinstance(scale, Tensor):
+            scale = torch.full((), scale, device=device)
+        if not isinstance(proceed, Tensor):
+            proceed = torch.full((), proceed, device=device)
+        if device.type == "cuda":
+            self._step_at_once(numbers, scale, proceed, seeds)
+            return
         for index, (name, parameter) in enumerate(self.parameters.items()):
             if parameter.grad is None:
                 continue
             residual = self.state.get(f"{name}/residual")
-            tensors = [parameter, parameter.grad, *(self.state[f"{name}/{kind}"] for kind in self.kinds)]
-            update = _compiled(type(self)._update) if device.type == "cuda" else type(self)._update
-            update(
-                None if residual is None else _flat(residual), *map(_flat, tensors),
+            tensors = [parameter.detach(), parameter.grad, *(self.state[f"{name}/{kind}"] for kind in self.kinds)]
+            self._update(
+                None if residual is None else local(residual), *map(local, tensors),
                 numbers, scale, proceed, seeds[index], parameter.ndim > 1,
             )  # fmt: skip
+
+    def _step_at_once(self, numbers: Tensor, scale: Tensor, proceed: Tensor, seeds: Tensor) -> None:
+        """Update all parameters of one dtype in one launch."""
+        from harness.training.fused import Fused
+
+        groups: dict[torch.dtype, list[tuple[int, str]]] = {}
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            groups.setdefault(parameter.dtype, []).append((index, name))
+        for dtype, members in groups.items():
+            own = [self.parameters[name] for _, name in members]
+            weights = [local(parameter.detach()) for parameter in own]
+            if dtype not in self._fused:
+                states = [
+                    [local(self.state[f"{name}/{kind}"]) for _, name in members]
+                    for kind in (("residual",) if dtype == torch.bfloat16 else ()) + self.kinds
+                ]
+                residuals = states.pop(0) if dtype == torch.bfloat16 else None
+                self._fused[dtype] = Fused(weights, residuals, states)
+            gradients = [None if parameter.grad is None else local(parameter.grad) for parameter in own]
+            drawn = seeds if len(groups) == 1 else seeds[[index for index, _ in members]]
+            self._fused[dtype](weights, gradients, numbers, scale, proceed, drawn)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -244,15 +268,3 @@ def local(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor, any other tensor as it is; both share their memory."""
     part: Any = getattr(tensor, "to_local", None)
     return tensor if part is None else part()
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """Return a tensor's elements as [n / 1024, 1024] where that comes out even, so that kernels may rely on it."""
-    part = local(tensor.detach())
-    return part.view(-1, _BLOCK) if part.numel() % _BLOCK == 0 else part.view(1, -1)
-
-
-@functools.cache
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    compiled: Callable[..., None] = torch.compile(function)
-    return compiled

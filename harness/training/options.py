@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from harness.training.schedule import Schedule
 
 Recompute = Literal["none", "selective", "full"]
 Attention = Literal["auto", "flash", "varlen", "sdpa"]
+Switch: TypeAlias = bool | Literal["auto"]
 
 _LEAST_EPS = 1e-30  # well above what fp32 makes 0 of
 _MOST_SEEDS = 2**63  # whole numbers of TOML and seeds of torch have 64 bits
@@ -17,9 +19,15 @@ _MOST_SEEDS = 2**63  # whole numbers of TOML and seeds of torch have 64 bits
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training goes, whatever it trains on.
+    """What a training trains on and how it goes; a trainer's own options stand behind these.
 
     Attributes:
+        data: files: names, or whatever tables the trainer takes. columns: the names of their columns, where these are
+            not the usual ones. prompt_format: how prompts are wrapped; by default what
+            `harness.training.data.texts.training_format` chooses. system: a system message, or a file of one, for texts
+            without their own. template, chat_template: which of several chat templates, and its arguments.
+            sequence_length: tokens of a row, or of a text.
+        on_bad_rows: whether a row that cannot be used refuses its file, or is left out and counted (``skip``).
         epochs: passes over the data. max_steps: stop earlier, after so many optimizer steps (the schedule ends there).
         batch_size: rows (of pairs, for preference data) an optimizer step, over all GPUs; the last step of an epoch may
             have fewer. microbatch_size: rows that one GPU computes at a time; it changes speed and memory alone.
@@ -29,17 +37,51 @@ class TrainingOptions:
         dtype: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU. The fp32 masters of bfloat16 weights
             are exact.
         device: ``auto`` takes a GPU where there is one. attention: ``auto`` takes the fastest that keeps documents
-            apart. compile: whether layers are compiled; ``auto`` on a GPU only.
+            apart. compile: whether layers are compiled; ``auto`` on a GPU only. graphs: whether microbatches are
+            recorded as CUDA graphs and replayed; ``auto`` on a single GPU with memory to spare.
         recompute: which activations are computed anew in the backward pass instead of kept.
         deterministic: slower kernels whose results repeat to the bit; on a CPU they always do.
         lora_rank: rank of low-rank adapters that are trained in place of the weights, 0 for none; they are scaled by
             lora_alpha / lora_rank, and lora_targets names the layers that get one, by default all linear ones.
+        float8: multiply matrices in float8 (Hopper, Ada and newer), each scaled by its largest element (``tensorwise``)
+            or row by row (``rowwise``); weights and masters stay as they are.
         base_bits: 4 holds the frozen base of the adapters in 4 bits (QLoRA: NF4, double quantisation), 0 in dtype.
         validate_every, save_every, log_every: steps between; validation and saving also come at the end, and 0 means
             only then. patience: stop after so many validations in a row that are not the best so far, 0 for never.
+        keep: which checkpoints stay beside last/ and best/, as step-000200/: the newest so many of those saved, ``all``
+            of them, or those of a list of steps, which are saved too.
         seed: of the order of the data.
     """
 
+    #: What users type: the trainer's name, and that of the table of its options.
+    name: ClassVar[str]
+
+    #: Options that decide how fast a training goes and what it tells, not where it ends but for rounding, and those of
+    #: which a digest says more: a training that was interrupted may be resumed with others, on another device as long
+    #: as dtype comes to the same there.
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"data", "columns", "prompt_format", "system", "template", "chat_template", "microbatch_size", "device"}
+        | {
+            "on_bad_rows",
+            "attention",
+            "compile",
+            "graphs",
+            "recompute",
+            "save_every",
+            "keep",
+            "log_every",
+            "deterministic",
+        }
+    )
+
+    data: tuple[str | Mapping[str, Any], ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    prompt_format: str | None = None
+    system: str | None = None
+    template: str | None = None
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
+    sequence_length: int = 2048
+    on_bad_rows: Literal["refuse", "skip"] = "refuse"
     epochs: int = 1
     max_steps: int | None = None
     batch_size: int = 32
@@ -57,31 +99,36 @@ class TrainingOptions:
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     device: str = "auto"
     attention: Attention = "auto"
-    compile: bool | Literal["auto"] = "auto"
+    compile: Switch = "auto"
+    graphs: Switch = "auto"
     recompute: Recompute = "none"
     deterministic: bool = False
     lora_rank: int = 0
     lora_alpha: int = 16
     lora_targets: tuple[str, ...] = ()
     base_bits: Literal[0, 4] = 0
+    float8: Literal["none", "tensorwise", "rowwise"] = "none"
     validate_every: int = 0
     patience: int = 0
     save_every: int = 0
+    keep: int | Literal["all"] | tuple[int, ...] = 0
     log_every: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
+        for name in (option.name for option in fields(self)):
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"{name} must be finite, not {number}")
-        for name in ("epochs", "batch_size", "microbatch_size", "log_every"):
+        for name in ("sequence_length", "epochs", "batch_size", "microbatch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("validate_every", "save_every", "warmup", "weight_decay", "clip", "lora_rank", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if isinstance(self.keep, int) and self.keep < 0:
+            raise ValueError(f"keep must be 0 or more, not {self.keep}")
         if not 0 <= self.seed < _MOST_SEEDS:
             raise ValueError(f"seed must be from 0 to {_MOST_SEEDS - 1}, not {self.seed}")
         if self.warmup > 1 and self.warmup % 1:
@@ -101,18 +148,21 @@ class TrainingOptions:
     def _check_adapter(self) -> None:
         if self.lora_alpha < 1:
             raise ValueError(f"lora_alpha must be at least 1, not {self.lora_alpha}")
+        if self.base_bits and self.float8 != "none":
+            raise ValueError(
+                f"base_bits={self.base_bits} and float8={self.float8} exclude each other; give one of them"
+            )
         if self.lora_rank:
+            if self.float8 == "rowwise":
+                raise ValueError("float8=rowwise has no frozen layers; below an adapter give float8=tensorwise")
             return
         if self.base_bits:
             raise ValueError(f"base_bits={self.base_bits} needs lora_rank: 4-bit weights are frozen beside an adapter")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("lora_alpha", "lora_targets") and value != field.default:
-                raise ValueError(f"{field.name}={value} needs lora_rank: without one there is no adapter")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in ("lora_alpha", "lora_targets") and value != option.default:
+                raise ValueError(f"{option.name}={value} needs lora_rank: without one there is no adapter")
 
-
-#: Options that decide how fast a training goes and what it tells, not where it ends but for rounding: a training that
-#: was interrupted may be resumed with others, on another device as long as dtype comes to the same there.
-FREE = frozenset(
-    {"microbatch_size", "device", "attention", "compile", "recompute", "save_every", "log_every", "deterministic"}
-)
+    def identity(self) -> dict[str, Any]:
+        """Return the options on which it depends where a training ends."""
+        return {name: value for name, value in asdict(self).items() if name not in self.free}

@@ -11,7 +11,7 @@ from harness.config import assignments, configure, merged, read_toml
 from harness.errors import ConfigError, nearest
 from harness.interfaces import Trainer, TrainingRun
 from harness.registry import Registry
-from harness.training.trackers import configured_trackers
+from harness.trackers.libraries import configured_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_recipe(
     table = merged(read_toml(file) if file else {}, assignments(pairs), given)
     own = {field.name for field in dataclasses.fields(_Settings)}
     settings = configure(_Settings(), {key: value for key, value in table.items() if key in own}, "train")
-    trainer: Trainer = registry.get("trainers", name)
+    trainer: Trainer = registry.trainer(name)
     for key in table.keys() - own - {name, *settings.trackers}:
         raise ConfigError(f"unknown option or plugin {key!r}{nearest(key, [*own, name, *settings.trackers])}")
     for key in ("model", "out"):

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from harness.testing.tiny import make_tiny_model, word_problems
-from tests.training.test_resume import check_interruptions
+from harness.training.optim import AdamW, RMSprop
+from tests.training.test_fused import check_one_launch
+from tests.training.test_resume import assert_same, check_interruptions, command, finished, outcome
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
@@ -57,9 +59,44 @@ def test_deterministic_trainings_may_be_interrupted(tmp_path: Path, packing: str
     )
 
 
+@pytest.mark.parametrize("packing", ["documents", "concat"])
+def test_recorded_trainings_end_as_computed_ones_do(tmp_path: Path, problems: Path, packing: str) -> None:
+    """Steps of two microbatches and, at the end of an epoch, of one; to the bit, validations and saves in between."""
+    model, ended = make_tiny_model(tmp_path / "model", hidden=128), []
+    for graphs in ("true", "false"):
+        out = tmp_path / graphs
+        said = finished(command(model, problems, out, device="cuda", graphs=graphs, packing=packing), tmp_path)
+        assert "not recorded" not in said
+        ended.append(outcome(out))
+    assert_same(*ended)
+
+
+@pytest.mark.parametrize("make", [AdamW, RMSprop])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("moments", ["auto", "float32", "bfloat16"])
+@pytest.mark.parametrize("even", [True, False])
+def test_one_launch_updates_parameters_as_the_cpu_does(make: Any, dtype: torch.dtype, moments: str, even: bool) -> None:
+    check_one_launch(make, dtype, moments, even, torch.device("cuda"))
+
+
+def test_a_training_in_float8_learns_as_one_in_bf16_does(tmp_path: Path, problems: Path) -> None:
+    pytest.importorskip("torchao")
+    model, losses = make_tiny_model(tmp_path / "model", hidden=128), []
+    settings = {
+        "data": json.dumps([str(problems)]), "prompt_format": "plain", "sequence_length": "128", "batch_size": "8",
+        "learning_rate": "3e-3", "epochs": "20", "validation_documents": "8", "validate_every": "10",
+    }  # fmt: skip
+    for recipe in ("none", "tensorwise"):
+        out = tmp_path / recipe
+        train("sft", model, out, {**settings, "float8": recipe})
+        losses.append(metrics(out, "validation/loss"))
+    assert losses[0][-1] < losses[0][0] - 0.5
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.05)
+
+
 @pytest.mark.parametrize("heads", [4, 2])
 def test_packed_attention_is_as_exact_as_attention_of_each_document(heads: int) -> None:
-    from harness.training.attention import VARLEN, implementation
+    from harness.training.model.attention import VARLEN, implementation
 
     device, lengths = torch.device("cuda"), [5, 1, 130, 64, 56]
     assert implementation("varlen", device, torch.bfloat16, True) == VARLEN

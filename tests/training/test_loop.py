@@ -18,19 +18,24 @@ from torch import Tensor
 
 from harness.errors import ConfigError, ModelError, RunError
 from harness.interfaces import TrainingRun
-from harness.training.attention import implementation
 from harness.training.batch import Batch, microbatches
+from harness.training.data.packing import PackedRows
 from harness.training.loop import Job, Loop, train
-from harness.training.network import Network, load_network
+from harness.training.model.attention import implementation
+from harness.training.model.network import Network, load_network
 from harness.training.options import TrainingOptions
 from harness.training.parallel import join
+from harness.training.session import Session
 from harness_sft import SFT
-from harness_sft.data import prepare
-from harness_sft.trainer import nll
+from harness_sft.trainer import nll, read_rows
 
 
 def options(problems: Path, **more: Any) -> SFT:
     return SFT(data=(str(problems),), sequence_length=256, prompt_format="plain", device="cpu", **more)
+
+
+def rows_of(tiny: Path, chosen: SFT) -> PackedRows:
+    return read_rows(chosen, Session(chosen, TrainingRun(str(tiny), Path("unused"), {})))[0]
 
 
 def network(tiny: Path, chosen: TrainingOptions, packed: bool = True) -> Network:
@@ -52,7 +57,7 @@ def gradients(model: Network, rows: Any, size: int, world: int, indices: list[in
 def test_a_steps_gradients_do_not_depend_on_how_it_is_cut(tiny: Path, problems: Path, size: int, world: int) -> None:
     """Even, uneven, with empty microbatches, and with one row whose labels are all masked."""
     chosen = options(problems, packing="concat", loss_on="all")
-    rows = prepare(chosen, TrainingRun(str(tiny), Path("unused"), {})).rows
+    rows = rows_of(tiny, chosen)
     masked = rows.batch
 
     def batch(indices: Any, count: int = 0) -> Batch:
@@ -74,7 +79,7 @@ def test_a_steps_gradients_do_not_depend_on_how_it_is_cut(tiny: Path, problems: 
 
 def test_the_loss_is_that_of_transformers(tiny: Path, problems: Path) -> None:
     chosen = options(problems, packing="concat", loss_on="all")
-    rows = prepare(chosen, TrainingRun(str(tiny), Path("unused"), {})).rows
+    rows = rows_of(tiny, chosen)
     model = network(tiny, chosen, packed=False)
     batch = rows.batch([0, 1])
     with torch.no_grad():
@@ -87,9 +92,9 @@ def test_the_loss_is_that_of_transformers(tiny: Path, problems: Path) -> None:
 def test_documents_in_a_row_do_not_see_each_other(tiny: Path, problems: Path) -> None:
     """Each gives the hidden states that it gives alone; changing one leaves the others as they were, to the bit."""
     chosen = options(problems)
-    data = prepare(chosen, TrainingRun(str(tiny), Path("unused"), {}))
+    rows = rows_of(tiny, chosen)
     model = network(tiny, chosen)
-    batch = data.rows.batch([0, 1])
+    batch = rows.batch([0, 1])
     assert batch.borders is not None
     borders = batch.borders.tolist()
     assert len(borders) > 4
@@ -109,7 +114,7 @@ def test_documents_in_a_row_do_not_see_each_other(tiny: Path, problems: Path) ->
 @pytest.mark.parametrize("recompute", ["full", "selective"])
 def test_recomputing_activations_changes_no_gradient(tiny: Path, problems: Path, recompute: Any) -> None:
     chosen = options(problems)
-    rows = prepare(chosen, TrainingRun(str(tiny), Path("unused"), {})).rows
+    rows = rows_of(tiny, chosen)
     kept = gradients(network(tiny, chosen), rows, 4, 1, [0, 1, 2, 3])
     anew = gradients(network(tiny, replace(chosen, recompute=recompute)), rows, 4, 1, [0, 1, 2, 3])
     assert all(torch.equal(kept[name], anew[name]) for name in kept)
@@ -124,10 +129,9 @@ def test_a_kernel_that_cannot_run_here_is_refused() -> None:
 def job(tiny: Path, problems: Path, out: Path, objective: Any = nll, **more: Any) -> Job:
     chosen = options(problems, batch_size=4, microbatch_size=2, log_every=4, learning_rate=1e-3, epochs=4, **more)
     run = TrainingRun(str(tiny), out, {})
-    data = prepare(chosen, run)
-    return Job(
-        run, chosen, objective, data.rows, data.validation, True, data.tokenizer, {"made": "by a test"}, {}
-    )  # fmt: skip
+    session = Session(chosen, run)
+    training = replace(chosen.prepare(session), objective=objective, packed=True)
+    return replace(session.job(training), identity={"made": "by a test"}, card={})
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
@@ -225,6 +229,7 @@ def test_the_host_waits_for_the_device_once_an_interval(
 ) -> None:
     """Nothing but a line of metrics reads a tensor: 8 steps of 2 microbatches, 2 lines."""
     waits: list[str] = []
+    made = job(tiny, problems, tmp_path / "out", max_steps=8)
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         real = getattr(Tensor, name)
 
@@ -234,7 +239,7 @@ def test_the_host_waits_for_the_device_once_an_interval(
             return _real(self, *words)
 
         monkeypatch.setattr(Tensor, name, noted)
-    train(job(tiny, problems, tmp_path / "out", max_steps=8))
+    train(made)
     assert len(metrics(tmp_path / "out")) == 2
     assert len(waits) <= 2 + 2  # and the checks of the model at first and before the last save
 
@@ -268,7 +273,7 @@ def test_the_best_model_is_kept_apart(tiny: Path, problems: Path, tmp_path: Path
     work = job(tiny, problems, tmp_path / "out", harmful, validation_documents=16, validate_every=2, max_steps=8)
     train(work)
     found = {line["step"]: line["validation/loss"] for line in metrics(tmp_path / "out") if "validation/loss" in line}
-    assert sorted(found) == [2, 4, 6, 8]
+    assert sorted(found) == [0, 2, 4, 6, 8]
     assert min(found, key=lambda step: found[step]) in (4, 6)
     assert found[8] > min(found.values())
     best, last = weights(tmp_path / "out" / "best"), weights(tmp_path / "out" / "last")

@@ -1,4 +1,7 @@
-"""Many processes on one CPU: the same training on 1, 2 and 4 ranks, resumed on another number of them."""
+"""Many processes on one CPU: the same training on 1, 2 and 4 ranks, resumed on another number of them.
+
+torchrun starts them where a rank dies; elsewhere the tests start them with the variables that it would set.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.training.checkpoint import fault
+from harness.training.checkpoint.manifest import fault
+from tests.processes import Ended, run, start
 
 SETTINGS = {
     "sft.prompt_format": "plain",
@@ -31,20 +35,14 @@ SETTINGS = {
 }
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def command(ranks: int, tiny: Path, problems: Path, out: Path, **more: str) -> list[str]:
+def words_of(tiny: Path, problems: Path, out: Path, **more: str) -> list[str]:
     settings = {"sft.data": f'["{problems}"]', **SETTINGS, **more}
     words = ["train", "sft", "--model", str(tiny), "--out", str(out)]
-    words += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return [sys.executable, *launcher, "-m", "harness", *words]
+    return [*words, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
 
 
-def train(ranks: int, tiny: Path, problems: Path, out: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    words = command(ranks, tiny, problems, out, **more)
-    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+def train(ranks: int, tiny: Path, problems: Path, out: Path, **more: str) -> Ended:
+    return run(words_of(tiny, problems, out, **more), out.parent / "said", ranks=ranks)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
@@ -95,8 +93,10 @@ def test_a_training_goes_on_with_another_number_of_ranks(
 
 
 def test_a_rank_that_dies_ends_the_others(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    words = command(2, tiny, problems, tmp_path / "out", **{"sft.epochs": "10000"})
-    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "harness"]
+    words += words_of(tiny, problems, tmp_path / "out", **{"sft.epochs": "10000"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     errors = process.stderr
     assert errors is not None
     for line in errors:
@@ -112,7 +112,7 @@ def test_a_rank_that_dies_ends_the_others(tiny: Path, problems: Path, tmp_path: 
 FULL_DISK = """
 import errno, os
 import safetensors.torch
-import harness.training.background, harness.training.checkpoint, harness.training.weights
+import harness.training.checkpoint.background, harness.training.checkpoint.folder, harness.training.checkpoint.weights
 from harness.cli import main
 
 real, steps = safetensors.torch.save_file, set()
@@ -125,9 +125,9 @@ def save_file(tensors, path, **named):
     real(tensors, path, **named)
 
 safetensors.torch.save_file = save_file
-harness.training.weights._FILE_BYTES = 100_000
+harness.training.checkpoint.weights._FILE_BYTES = 100_000
 if BESIDE == "no":
-    harness.training.background.free_memory = lambda: 1000
+    harness.training.checkpoint.background.free_memory = lambda: 1000
 main()
 """
 
@@ -137,12 +137,9 @@ def test_a_disk_that_is_full_for_one_rank_ends_all_with_one_line(
     tiny: Path, problems: Path, tmp_path: Path, beside: str
 ) -> None:
     """The second save fails on one rank, amid several files: nobody waits for it."""
-    script = tmp_path / "full.py"
-    script.write_text(FULL_DISK.replace("BESIDE", repr(beside)))
-    words = command(2, tiny, problems, tmp_path / "out", **{"sft.validation_documents": "0", "sft.validate_every": "0"})
-    place = words.index("harness")
-    words[place - 1 : place + 1] = [str(script)]
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    more = {"sft.validation_documents": "0", "sft.validate_every": "0"}
+    words, script = words_of(tiny, problems, tmp_path / "out", **more), FULL_DISK.replace("BESIDE", repr(beside))
+    done = start(words, tmp_path / "said", ranks=2, script=script).ended()
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("harness: ")]
     assert len(lines) == 2 and len(set(lines)) == 1, done.stderr[-3000:]
@@ -177,16 +174,14 @@ def test_adapters_are_trained_on_any_number_of_ranks(tiny: Path, problems: Path,
 
 
 def test_a_signal_to_one_rank_stops_all_behind_the_step(tiny: Path, problems: Path, tmp_path: Path) -> None:
-    """Long before the next line of metrics; torchrun, left alone, ends with 0."""
+    """Long before the next line of metrics; all end with 0, and so would torchrun."""
     quiet = {"sft.epochs": "10000", "sft.log_every": "1000000", "sft.validate_every": "0", "sft.save_every": "3"}
-    words = command(2, tiny, problems, tmp_path / "out", **quiet)
-    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    processes = start(words_of(tiny, problems, tmp_path / "out", **quiet), tmp_path / "said", ranks=2)
     last = tmp_path / "out" / "last"
-    while not last.exists() and process.poll() is None:
+    while not last.exists() and processes.running():
         time.sleep(0.05)
-    [*_, rank] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(rank), signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said[-3000:]
-    assert "the same command goes on from there" in said
+    os.kill(processes.pids[-1], signal.SIGTERM)
+    done = processes.ended()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the same command goes on from there" in done.stderr
     assert fault(last) is None

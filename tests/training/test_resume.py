@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.training.checkpoint import fault
+from harness.training.checkpoint.manifest import fault
+from tests.processes import Processes, run, start
 
 
 def command(tiny: Path, problems: Path, out: Path, **more: str) -> list[str]:
@@ -35,27 +34,23 @@ def command(tiny: Path, problems: Path, out: Path, **more: str) -> list[str]:
         "sft.device": "cpu",
         **{f"sft.{name}": value for name, value in more.items()},
     }
-    words = [sys.executable, "-m", "harness", "train", "sft", "--model", str(tiny), "--out", str(out)]
+    words = ["train", "sft", "--model", str(tiny), "--out", str(out)]
     return [*words, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def finished(words: list[str], folder: Path) -> str:
+    done = run(words, folder / "said")
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
-def finished(words: list[str]) -> str:
-    process = start(words)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return errors
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(3000):
-        if path.exists() or process.poll() is not None:
-            return
-        time.sleep(0.05)
+def started(words: list[str], folder: Path, until: str) -> Processes:
+    """Start a training and wait until it has made a folder of that name."""
+    processes = start(words, folder / "said")
+    path = Path(words[words.index("--out") + 1]) / until
+    while not path.exists() and processes.running():
+        time.sleep(0.02)
+    return processes
 
 
 def outcome(out: Path) -> tuple[Any, ...]:
@@ -88,28 +83,25 @@ def test_killed_and_stopped_trainings_end_as_if_they_had_not_been(tiny: Path, pr
 
 def check_interruptions(tiny: Path, problems: Path, folder: Path, **more: str) -> None:
     """Kill a training twice and stop another, and hold how they end against one that ran through."""
-    finished(command(tiny, problems, folder / "whole", **more))
+    finished(command(tiny, problems, folder / "whole", **more), folder)
     expected = outcome(folder / "whole")
     assert expected[-1][-1]["step"] == expected[-1][-2]["step"] > 30
 
     words = command(tiny, problems, folder / "killed", **more)
     for place in ("last", "previous"):
-        process = start(words)
-        wait_for(folder / "killed" / place, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    assert "going on behind step" in finished(words)
+        processes = started(words, folder, until=place)
+        os.kill(processes.pids[0], signal.SIGKILL)
+        assert processes.ended().returncode == -signal.SIGKILL
+    assert "going on behind step" in finished(words, folder)
     assert_same(outcome(folder / "killed"), expected)
 
     words = command(tiny, problems, folder / "stopped", **more)
-    process = start(words)
-    wait_for(folder / "stopped" / "last", process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "the same command goes on from there" in errors
+    processes = started(words, folder, until="last")
+    os.kill(processes.pids[0], signal.SIGTERM)
+    stopped = processes.ended()
+    assert stopped.returncode == 0, stopped.stderr
+    assert "the same command goes on from there" in stopped.stderr
     assert fault(folder / "stopped" / "last") is None
     done = json.loads((folder / "stopped" / "last" / "training" / "progress.json").read_text())["step"]
-    assert f"going on behind step {done}" in finished(words)
+    assert f"going on behind step {done}" in finished(words, folder)
     assert_same(outcome(folder / "stopped"), expected)

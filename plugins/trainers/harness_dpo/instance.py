@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.prompts import Document, find_format
-from harness_dpo.losses import dpo_loss
+from harness_dpo.formulas import dpo_loss
 
 
 def per_instance_dpo_loss(

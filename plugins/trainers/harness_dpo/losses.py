@@ -1,166 +1,196 @@
-"""Losses of preference tuning, as pure functions of log-probabilities.
+"""Losses as the trainer takes them: objects with options of their own, and a word on what they need.
 
-Log-probabilities are those of whole responses: the sum over a response's tokens, its end token included, of
-log p(token | what stands before it), one for each pair. Losses come back one for each pair, in fp32 (fp64 for fp64),
-whatever the dtype of the log-probabilities, and on the device of the policy's.
+One of one's own is such an object too: see `harness_dpo.trainer.DPO`. The formulas are in `harness_dpo.formulas`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from harness_dpo.formulas import (
+    check_options,
+    dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    orpo_loss,
+    robust_loss,
+    simpo_loss,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class PreferenceLoss(Protocol):
-    """A loss over the log-probabilities that policy and reference model give the responses of pairs."""
+@dataclass(frozen=True)
+class PairLogprobs:
+    """What a loss is made of: a figure for each pair of a microbatch, tensors of one shape.
 
-    def __call__(
-        self,
-        policy_chosen: Tensor,
-        policy_rejected: Tensor,
-        reference_chosen: Tensor,
-        reference_rejected: Tensor,
-        beta: float,
-        label_smoothing: float = 0.0,
-    ) -> Tensor:
+    `chosen` and `rejected` are the log-probabilities that the policy gives the responses, `reference_chosen` and
+    `reference_rejected` those of the reference model, None for a loss without one. `chosen_tokens` and
+    `rejected_tokens` are the numbers of tokens that they are sums over, end tokens included.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
+
+    def averages(self) -> PairLogprobs:
+        """Return the same per token: each log-probability divided by the number of its response's tokens."""
+        chosen, rejected = self.chosen_tokens, self.rejected_tokens
+        return replace(
+            self,
+            chosen=self.chosen / chosen,
+            rejected=self.rejected / rejected,
+            reference_chosen=None if self.reference_chosen is None else self.reference_chosen / chosen,
+            reference_rejected=None if self.reference_rejected is None else self.reference_rejected / rejected,
+        )
+
+    @property
+    def reference(self) -> tuple[Tensor, Tensor]:
+        """The reference model's, chosen and rejected."""
+        if self.reference_chosen is None or self.reference_rejected is None:
+            raise ValueError("this loss compares with a reference model, and there is none")
+        return self.reference_chosen, self.reference_rejected
+
+
+@dataclass(frozen=True)
+class PreferenceLoss(ABC):
+    """A loss of pairs; its fields are its options.
+
+    `needs_reference` says whether it compares with a reference model; none is loaded for one that does not. `averages`
+    says whether it is given log-probabilities per token, rather than sums. `beta` is the scale of rewards.
+
+    Raises ValueError for options out of range, one line.
+    """
+
+    needs_reference: ClassVar[bool] = True
+    averages: ClassVar[bool] = False
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_options(self.beta)
+
+    @abstractmethod
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
         """Return one loss for each pair."""
 
+    def rewards(self, pairs: PairLogprobs) -> tuple[Tensor, Tensor]:
+        """Return the rewards of the chosen and of the rejected responses: β (log π − log ρ), without ρ β log π."""
+        if not self.needs_reference:
+            return self.beta * pairs.chosen, self.beta * pairs.rejected
+        chosen, rejected = pairs.reference
+        return self.beta * (pairs.chosen - chosen), self.beta * (pairs.rejected - rejected)
 
-def dpo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the loss of direct preference optimisation, −log σ(βΔ), for each pair.
 
-    Δ = (log π(chosen) − log ρ(chosen)) − (log π(rejected) − log ρ(rejected)), with policy π and reference ρ.
-    Rafailov et al. 2023, arXiv:2305.18290, equation 7; `preference_loss` of
-    https://github.com/eric-mitchell/direct-preference-optimization.
+@dataclass(frozen=True)
+class DPOLoss(PreferenceLoss):
+    """`dpo_loss`; with `label_smoothing` above 0 conservative DPO."""
 
-    Arguments:
-        policy_chosen, policy_rejected, reference_chosen, reference_rejected: summed log-probabilities, of one shape.
-        beta: how strongly the policy is held to the reference, above 0.
-        label_smoothing: how probable it is that a label is wrong, from 0 to ½. Above 0 the loss is conservative DPO,
-            −(1 − ε) log σ(βΔ) − ε log σ(−βΔ) (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf).
+    label_smoothing: float = 0.0
 
-    Raises ValueError for a beta or label_smoothing out of range and for shapes that differ.
+    def __post_init__(self) -> None:
+        check_options(self.beta, self.label_smoothing)
+
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return dpo_loss(pairs.chosen, pairs.rejected, *pairs.reference, self.beta, self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class AverageDPOLoss(DPOLoss):
+    """Length-normalised DPO: `dpo_loss` of log-probabilities per token.
+
+    Lambert et al. 2024 (Tülu 3), arXiv:2411.15124, whose β is 5; open-instruct's ``dpo_norm`` and TRL's
+    ``sigmoid_norm``.
     """
-    _check(beta, label_smoothing)
-    difference = _difference(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    return _smoothed(lambda logits: -logsigmoid(beta * logits), difference, label_smoothing)
+
+    averages: ClassVar[bool] = True
+
+    beta: float = 5.0
 
 
-def ipo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the loss of identity preference optimisation, (Δ − 1/(2β))², for each pair.
+@dataclass(frozen=True)
+class IPOLoss(DPOLoss):
+    """`ipo_loss` of sums, as in the paper."""
 
-    Azar et al. 2023, arXiv:2310.12036, equation 17, whose τ is `beta`; Δ, arguments and errors as in `dpo_loss`. As in
-    the paper and in https://github.com/eric-mitchell/direct-preference-optimization, Δ is that of sums. TRL takes Δ of
-    averages over tokens: for its loss, give log-probabilities divided by the lengths of their responses.
-    """
-    _check(beta, label_smoothing)
-    difference = _difference(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    return _smoothed(lambda logits: (logits - 1 / (2 * beta)).square(), difference, label_smoothing)
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return ipo_loss(pairs.chosen, pairs.rejected, *pairs.reference, self.beta, self.label_smoothing)
 
 
-def hinge_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Return the hinge loss max(0, 1 − βΔ) for each pair.
+@dataclass(frozen=True)
+class AverageIPOLoss(IPOLoss):
+    """`ipo_loss` of log-probabilities per token, which is TRL's ``ipo``."""
 
-    Liu et al. 2023 (RSO), arXiv:2309.06657, equation 10, after Zhao et al. 2023 (SLiC-HF), arXiv:2305.10425, whose γ is
-    `beta`; the official code is that of TRL's ``loss_type="hinge"``. Δ, arguments and errors as in `dpo_loss`.
-    """
-    _check(beta, label_smoothing)
-    difference = _difference(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    return _smoothed(lambda logits: (1 - beta * logits).relu(), difference, label_smoothing)
+    averages: ClassVar[bool] = True
 
 
-#: The losses that hold a policy to a reference model, by the names that users type.
-LOSSES: Mapping[str, PreferenceLoss] = {"dpo": dpo_loss, "ipo": ipo_loss, "hinge": hinge_loss}
+@dataclass(frozen=True)
+class HingeLoss(DPOLoss):
+    """`hinge_loss`."""
+
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return hinge_loss(pairs.chosen, pairs.rejected, *pairs.reference, self.beta, self.label_smoothing)
 
 
-def simpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float, gamma: float) -> Tensor:
-    """Return the loss of SimPO, −log σ(β(log π(chosen) − log π(rejected)) − γ), for each pair; no reference model.
+@dataclass(frozen=True)
+class RobustLoss(DPOLoss):
+    """`robust_loss`, of labels of which one in ten is wrong unless told otherwise."""
 
-    Meng et al. 2024, arXiv:2405.14734, equation 6; https://github.com/princeton-nlp/SimPO.
+    label_smoothing: float = 0.1
 
-    Arguments:
-        policy_chosen, policy_rejected: **average** log-probabilities over the tokens of each response, that is sums
-            divided by the number of its tokens, of one shape.
-        beta: scale of the rewards, above 0; the paper's are from 2 to 2.5.
-        gamma: by how much the reward of the chosen response should lead, at least 0.
-    """
-    _check(beta)
-    chosen, rejected = _precise(policy_chosen, policy_rejected)
-    return -logsigmoid(beta * (chosen - rejected) - gamma)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_smoothing == 0.5:
+            raise ValueError("label_smoothing must be below 0.5: nothing can be learned from labels that are noise")
 
-
-def orpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float) -> Tensor:
-    """Return the loss of ORPO, −log p(chosen) − β log σ(log odds(chosen) − log odds(rejected)), for each pair.
-
-    odds(p) = p / (1 − p), where p is the geometric mean of a response's token probabilities; no reference model.
-    Hong et al. 2024, arXiv:2403.07691, equations 6 and 7, whose λ is `beta`; https://github.com/xfactlab/orpo.
-
-    Arguments:
-        policy_chosen, policy_rejected: **average** log-probabilities over the tokens of each response, that is sums
-            divided by the number of its tokens, of one shape.
-        beta: weight of the odds ratio beside the likelihood of the chosen response, above 0; the paper's is 0.1.
-    """
-    _check(beta)
-    chosen, rejected = _precise(policy_chosen, policy_rejected)
-    return -chosen - beta * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return robust_loss(pairs.chosen, pairs.rejected, *pairs.reference, self.beta, self.label_smoothing)
 
 
-def _log_odds(logprob: Tensor) -> Tensor:
-    """Return log(p / (1 − p)); probabilities next to 1 are taken as the greatest below it."""
-    logprob = logprob.clamp(max=-torch.finfo(logprob.dtype).eps)
-    return logprob - (-torch.expm1(logprob)).log()
+@dataclass(frozen=True)
+class SimPOLoss(PreferenceLoss):
+    """`simpo_loss`, with the options of the official code."""
+
+    needs_reference: ClassVar[bool] = False
+    averages: ClassVar[bool] = True
+
+    beta: float = 2.0
+    gamma: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.gamma < float("inf"):
+            raise ValueError(f"gamma must be 0 or more, not {self.gamma}")
+
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return simpo_loss(pairs.chosen, pairs.rejected, self.beta, self.gamma)
 
 
-def _smoothed(loss: Callable[[Tensor], Tensor], difference: Tensor, label_smoothing: float) -> Tensor:
-    """Return the expected loss where each label is wrong with a probability of `label_smoothing`."""
-    if label_smoothing == 0:
-        return loss(difference)
-    return (1 - label_smoothing) * loss(difference) + label_smoothing * loss(-difference)
+@dataclass(frozen=True)
+class ORPOLoss(PreferenceLoss):
+    """`orpo_loss`."""
+
+    needs_reference: ClassVar[bool] = False
+    averages: ClassVar[bool] = True
+
+    def __call__(self, pairs: PairLogprobs) -> Tensor:
+        return orpo_loss(pairs.chosen, pairs.rejected, self.beta)
 
 
-def _difference(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor
-) -> Tensor:
-    """Return Δ: a response's two log-probabilities are close, so that they are subtracted from each other first."""
-    chosen, rejected, reference, other = _precise(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    return (chosen - reference) - (rejected - other)
-
-
-def _precise(*logprobs: Tensor) -> list[Tensor]:
-    """Return log-probabilities in fp32 at least, all on the first one's device."""
-    shapes = [tuple(one.shape) for one in logprobs]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"log-probabilities of shapes {', '.join(map(str, shapes))}: they must be of one shape")
-    return [one.to(logprobs[0].device, torch.promote_types(one.dtype, torch.float32)) for one in logprobs]
-
-
-def _check(beta: float, label_smoothing: float = 0.0) -> None:
-    if not 0 < beta < float("inf"):
-        raise ValueError(f"beta must be above 0, not {beta}")
-    if not 0 <= label_smoothing <= 0.5:
-        raise ValueError(f"label_smoothing must be from 0 to 0.5, not {label_smoothing}")
+#: The losses, with the options that they have unless told otherwise, by the names that users type.
+LOSSES: Mapping[str, PreferenceLoss] = {
+    "dpo": DPOLoss(),
+    "dpo_norm": AverageDPOLoss(),
+    "robust": RobustLoss(),
+    "ipo": IPOLoss(),
+    "ipo_norm": AverageIPOLoss(),
+    "hinge": HingeLoss(),
+    "simpo": SimPOLoss(),
+    "orpo": ORPOLoss(),
+}

@@ -15,27 +15,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.engines.models import check_vocabulary, context_length, load_tokenizer, model_digest
 from harness.errors import ConfigError, DataError, ModelError
-from harness.interfaces import TrainingRun
+from harness.models import ModelFolder, find_model
 from harness.training.batch import Batch, steps_in_epoch
+from harness.training.data.tokens import cache_folder
 from harness.training.metrics import duration
-from harness.training.network import Network, load_network, weights_dtype
+from harness.training.model.network import Network, load_network, weights_dtype
 from harness.training.parallel import Ranks, device_of
-from harness.training.tokens import cache_folder
+from harness.training.session import Session
 from harness_dpo.data import Data
-from harness_dpo.objective import Reference, pair_logprobs
+from harness_dpo.objective import Reference, known_beforehand, pair_logprobs
+from harness_dpo.options import DPOOptions
 from harness_dpo.rows import PairRows
-
-if TYPE_CHECKING:
-    from harness_dpo.trainer import DPO
 
 Logprobs = npt.NDArray[np.float32]
 
@@ -43,56 +41,59 @@ _TOGETHER = 32  # microbatches between two writings of the cache
 _SECONDS = 10.0  # between two lines that say how far it is
 
 
-def check_reference(options: DPO, run: TrainingRun) -> None:
-    """Raise HarnessError for a reference that cannot be had with these options, before anything is loaded."""
-    mode, world = options.reference, int(os.environ.get("WORLD_SIZE", "1"))
+def reference_model(options: DPOOptions, session: Session) -> ModelFolder:
+    """Return the model that is the reference; raise HarnessError for one that cannot be had with these options."""
+    mode, name = options.reference, options.name
     if mode == "adapter":
         if not options.lora_rank:
-            raise ConfigError("dpo.reference=adapter is the model below an adapter; give dpo.lora_rank too")
+            raise ConfigError(f"{name}.reference=adapter is the model below an adapter; give {name}.lora_rank too")
         if options.reference_model:
-            raise ConfigError("dpo.reference=adapter is the model that is trained; leave dpo.reference_model out")
+            raise ConfigError(
+                f"{name}.reference=adapter is the model that is trained; leave {name}.reference_model out"
+            )
     elif mode not in ("cached", "same"):
         try:
             device_of(mode)
         except ConfigError as error:
-            raise ConfigError(f"dpo.reference={mode}: give cached, same, adapter, or a device ({error})") from error
-        if world > 1:
+            raise ConfigError(f"{name}.reference={mode}: give cached, same, adapter, or a device ({error})") from error
+        if session.world > 1:
             raise ConfigError(
-                f"dpo.reference={mode}: on several GPUs it is sharded as the policy is; give same or cached"
+                f"{name}.reference={mode}: on several GPUs it is sharded as the policy is; give same or cached"
             )
-    other = options.reference_model
-    if not other:
-        return
-    if load_tokenizer(other).get_vocab() != load_tokenizer(run.model).get_vocab():
+    if not options.reference_model:
+        return session.model
+    other = find_model(options.reference_model)
+    if other.tokenizer.get_vocab() != session.tokenizer.get_vocab():
         raise ModelError(
-            f"{other}: its tokenizer is not that of {run.model}, so that the two models do not see the same tokens; "
-            "give a reference of the same family"
+            f"{other}: its tokenizer is not that of {session.model}, so that the two models do not see the same "
+            "tokens; give a reference of the same family"
         )
-    limit = context_length(other)
+    limit = other.context
     if limit is not None and options.sequence_length > limit:
         raise ConfigError(
-            f"dpo.sequence_length={options.sequence_length} is above the {limit:,} tokens of the reference {other}"
+            f"{name}.sequence_length={options.sequence_length} is above the {limit:,} tokens of the reference {other}"
         )
+    return other
 
 
-def open_reference(options: DPO, run: TrainingRun, data: Data, ranks: Ranks) -> Reference | None:
-    """Return what gives the reference's log-probabilities; None where the rows of `data` now hold them.
+def open_reference(options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> Reference:
+    """Return what gives the log-probabilities of the reference `model`; where they are cached, put them into the rows.
 
     Raises HarnessError for a model that cannot be loaded, and a cache that cannot be written.
     """
-    mode, model = options.reference, options.reference_model or run.model
-    check_vocabulary(model, data.documents.largest)
+    mode = options.reference
+    model.check_vocabulary(data.documents.largest)
     if mode == "cached":
         logprobs = Cache(options, model, data, ranks).logprobs()
         for rows in (data.training, data.validation):
             if rows is not None:
                 rows.reference = logprobs
-        return None
+        return known_beforehand
     if mode == "adapter":
         return without_adapter
     if mode != "same":
         ranks = replace(ranks, device=device_of(mode))
-    return Copy(load_network(model, options, ranks, packed=True), ranks)
+    return Copy(load_network(model.name, options, ranks, packed=True), ranks)
 
 
 class Copy:
@@ -110,7 +111,7 @@ class Copy:
         return result.to(batch.input_ids.device, non_blocking=True)
 
 
-def _alone(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+def _alone(network: Network, batch: Batch, scale: float | Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Be the objective of a network that is only asked for log-probabilities."""
     return pair_logprobs(network, batch), {}
 
@@ -136,12 +137,12 @@ class Cache:
     goes on from there; those still to come are NaN in it.
     """
 
-    def __init__(self, options: DPO, model: str, data: Data, ranks: Ranks) -> None:
+    def __init__(self, options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> None:
         self._options, self._model, self._data, self._ranks = options, model, data, ranks
         self._facts = {
-            "model": model_digest(model),
+            "model": model.digest,
             "data": data.digest,
-            "prompt format": data.choice.format.digest,
+            "prompt format": data.prompt_digest,
             "weights": f"{weights_dtype(options, ranks.device)} {options.base_bits or ''}".strip(),
             "version": "2",
         }
@@ -177,7 +178,7 @@ class Cache:
     def _compute(self, values: Logprobs, missing: list[tuple[PairRows, list[list[int]]]]) -> None:
         ranks, total, done = self._ranks, sum(len(step) for _, steps in missing for step in steps), 0
         self._say(f"reference: computing the log-probabilities of {total:,} pairs under {self._model}, once")
-        network = load_network(self._model, self._options, ranks, packed=True)
+        network = load_network(self._model.name, self._options, ranks, packed=True)
         began = said = time.monotonic()
         for rows, steps in missing:
             learning = rows is self._data.training
@@ -259,7 +260,7 @@ class Cache:
             except (OSError, SafetensorError):
                 continue
             differing = [name for name, value in self._facts.items() if facts.get(name) != value]
-            if facts.get("path") == self._model and facts.get("data") == self._facts["data"]:
+            if facts.get("path") == self._model.name and facts.get("data") == self._facts["data"]:
                 self._say(f"reference: those kept in {path} are stale (another {', '.join(differing)}); not used")
 
     def _write(self, values: Logprobs) -> None:
@@ -268,7 +269,7 @@ class Cache:
         aside, before = self._path.with_suffix(f".{os.getpid()}.tmp"), self._kept()
         if before is not None:  # another training may have computed what this one has not
             values = np.where(np.isnan(values), before, values)
-        facts = {**self._facts, "path": self._model, "values": _digest(values)}
+        facts = {**self._facts, "path": self._model.name, "values": _digest(values)}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file({"logprobs": values}, aside, metadata=facts)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.training.batch import Ints, Rows, steps_in_epoch
-from harness.training.pairs import Pair
-from harness.training.tokens import Tokens, permutation, stable_order
+from harness.training.batch import Ints, TrainingRows, steps_in_epoch
+from harness.training.data.pairs import Pair
+from harness.training.data.tokens import Tokens, permutation, stable_order
 
 if TYPE_CHECKING:
     from harness.training.batch import Batch
@@ -28,7 +28,7 @@ _GRAIN = 64
 _PADDING = 8
 
 
-class PairRows(Rows):
+class PairRows(TrainingRows):
     """Pairs as the loop takes them.
 
     Arguments:
@@ -55,6 +55,8 @@ class PairRows(Rows):
         self.width = self.keys = 0
         self.reference: npt.NDArray[np.float32] | None = None
         self._order: tuple[tuple[int, int, int], Ints] | None = None
+
+    unit = "pairs"
 
     def __len__(self) -> int:
         return len(self.pairs)

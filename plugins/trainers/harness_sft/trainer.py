@@ -1,137 +1,143 @@
-"""The trainer ``sft``: its options, its plan and its loss."""
+"""The trainer ``sft``: from data files to rows, its loss, and what its plan says of them."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
-from harness import __version__
-from harness.engines.models import model_digest
-from harness.interfaces import TrainingRun
-from harness.training.options import FREE, TrainingOptions
-from harness.training.packing import PackedRows
-from harness_sft.data import Data, prepare
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import ConfigError
+from harness.training.batch import Ints
+from harness.training.data.packing import DocumentRows, PackedRows, StreamRows, rows_digest
+from harness.training.data.texts import Texts
+from harness.training.data.tokens import Tokens, permutation
+from harness.training.session import LoopTrainer, Session, Training, readings_text, shortened
+from harness_sft.options import SFTOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.training.batch import Batch
-    from harness.training.network import Network
-
-_DATA = {"data", "columns", "validation", "prompt_format"}  # the digests of data and format say more
+    from harness.training.model.network import Network
 
 
 @dataclass(frozen=True)
-class SFT(TrainingOptions):
-    """Supervised fine-tuning.
+class SFT(SFTOptions, LoopTrainer):
+    """Supervised fine-tuning; its options are those of `SFTOptions`."""
 
-    Attributes:
-        data: files of demonstrations: names, or tables of ``file``, ``weight`` (how often an epoch holds its texts, 1
-            by default) and ``columns``. columns: the names of columns in files that name no others, where they are not
-            the usual ones (see `harness.training.texts`).
-        prompt_format: how instructions are wrapped; by default what `harness.training.texts.training_format` chooses.
-        packing: ``documents`` lays whole documents side by side in rows, each seeing only itself; ``concat`` cuts one
-            stream of all documents (shuffled unless shuffle is false) every sequence_length tokens, as CS336's
-            assignment does.
-        sequence_length: tokens a row. overlong: what becomes of documents longer than a row (``documents`` only).
-        loss_on: ``responses``, with their end tokens, or ``all`` tokens.
-        validation: files to validate on, given likewise; or validation_documents: how many documents of the data are
-            held out for it.
+    def prepare(self, session: Session) -> Training:
+        """Return the rows, with what the plan says of them and the first one as text."""
+        rows, validation = read_rows(self, session)
+        report, drawn = rows.report, len(rows.source.draw(self.seed))
+        held = validation.report.documents if validation is not None and validation.source is rows.source else 0
+        equal = drawn - report.documents - held
+        facts = {
+            "files": readings_text(rows.source),
+            "data": f"{report.documents:,} documents, {report.tokens:,} tokens, {report.labels:,} of them learned",
+            "rows": f"{report.rows:,} of {report.width:,} tokens, {report.fill:.1%} full; "
+            f"{report.cut:,} documents cut, {report.dropped:,} dropped, {report.lost_tokens:,} tokens in no row",
+            "validation": "none"
+            if validation is None
+            else f"{validation.report.documents:,} documents"
+            + (f"; {equal:,} others read alike and are not trained on" if equal > 0 else ""),
+        }
+        [first, *_] = rows.step(self.batch_size, self.seed, 0)
+        return Training(
+            rows, nll, rows_digest(rows, validation), validation,
+            packed=rows.isolated, baseline=True, facts=facts, example=row_text(rows, first, session.tokenizer),
+        )  # fmt: skip
+
+
+def read_rows(options: SFTOptions, session: Session) -> tuple[PackedRows, PackedRows | None]:
+    """Read, render, tokenise and pack the data; return rows to train on and rows to validate on, if any.
+
+    Raises ConfigError for options that do not fit each other or the model, DataError for data that cannot be used.
     """
-
-    name: ClassVar[str] = "sft"
-
-    data: tuple[str | Mapping[str, Any], ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    prompt_format: str | None = None
-    packing: Literal["documents", "concat"] = "documents"
-    shuffle: bool = True
-    sequence_length: int = 2048
-    overlong: Literal["split", "drop"] = "split"
-    loss_on: Literal["responses", "all"] = "responses"
-    validation: tuple[str | Mapping[str, Any], ...] = ()
-    validation_documents: int = 0
-
-    def __post_init__(self) -> None:
-        TrainingOptions.__post_init__(self)
-        if self.sequence_length < 1:
-            raise ValueError(f"sequence_length must be at least 1, not {self.sequence_length}")
-        if self.validation_documents < 0:
-            raise ValueError(f"validation_documents must be 0 or more, not {self.validation_documents}")
-
-    def plan(self, run: TrainingRun) -> str:
-        """Return what training would do, and the first row that it would be trained on."""
-        return _describe(self, run, prepare(self, run))
-
-    def train(self, run: TrainingRun) -> Path:
-        """Train, or go on training, and return the folder with the model."""
-        from harness.training.loop import Job, train
-
-        data = prepare(self, run)
-        if os.environ.get("RANK", "0") == "0":
-            import click
-
-            click.echo(_describe(self, run, data), err=True)
-        options = {name: value for name, value in dataclasses.asdict(self).items() if name not in FREE | _DATA}
-        form = data.choice.format
-        identity = {
-            "trainer": self.name, "model": model_digest(run.model), "data": data.digest, "prompt_digest": form.digest,
-            **options,
-        }  # fmt: skip
-        card = {
-            **form.card(), "trainer": self.name, "base_model": run.model, "recipe": run.recipe, "harness": __version__,
-        }  # fmt: skip
-        return train(
-            Job(run, self, nll, data.rows, data.validation, self.packing == "documents", data.tokenizer, identity, card)
+    if options.validation and options.validation_documents:
+        raise ConfigError(f"give {options.name}.validation files or {options.name}.validation_documents, not both")
+    if any(isinstance(entry, Mapping) and entry.get("weight", 1) != 1 for entry in options.validation):
+        raise ConfigError("files to validate on have no weight: each of their texts counts once")
+    if options.patience and not (options.validation or options.validation_documents):
+        raise ConfigError(
+            f"{options.name}.patience={options.patience} needs {options.name}.validation or "
+            f"{options.name}.validation_documents"
         )
+    texts, validation = session.texts(learn=options.learn), None
+    held_out, unseen = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    files = session.texts(options.validation, learn=options.learn) if options.validation else None
+    if files is not None:
+        _refuse_both(options, texts, files)
+    tokens = session.tokens(texts)
+    if files is not None:
+        others = session.tokens(files)
+        validation, unseen = _packed(options, others, np.arange(len(others))), others.contents[:, 1]
+    elif options.validation_documents:
+        held_out = _held_out(options, tokens)
+        validation, unseen = _packed(options, tokens, held_out), tokens.contents[held_out, 1]
+    return _packed(options, tokens, _trained_on(options, tokens, held_out, unseen)), validation
 
 
-def nll(network: Network, batch: Batch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+def _refuse_both(options: SFTOptions, data: Texts, validation: Texts) -> None:
+    """Raise ConfigError for a file that is both trained and validated on."""
+    paths = {file.path.resolve() for file in data.files}
+    for file in validation.files:
+        if file.path.resolve() in paths:
+            raise ConfigError(
+                f"{file.path} is in {options.name}.data and in {options.name}.validation: validating on what is "
+                f"trained on says nothing; hold some of it out with {options.name}.validation_documents"
+            )
+
+
+def _held_out(options: SFTOptions, tokens: Tokens) -> Ints:
+    """Return the numbers of the documents that are validated on."""
+    count = options.validation_documents
+    if count >= len(tokens):
+        raise ConfigError(
+            f"{options.name}.validation_documents={count} leaves none of {len(tokens):,} documents to train on"
+        )
+    return np.sort(permutation(len(tokens), options.seed, 1)[:count])
+
+
+def _trained_on(options: SFTOptions, tokens: Tokens, held_out: Ints, unseen: npt.NDArray[np.uint64]) -> Ints:
+    """Return the numbers of the documents to train on, in their order: none that reads as one of `unseen` does."""
+    drawn = tokens.draw(options.seed)
+    kept = drawn[~np.isin(drawn, held_out)]
+    kept = kept[~np.isin(tokens.contents[kept, 1], unseen)]
+    if not len(kept):
+        raise ConfigError(f"all of {len(tokens):,} documents are validated on too, so none is left to train on")
+    if options.packing == "concat" and options.shuffle:
+        kept = kept[permutation(len(kept), options.seed)]
+    return kept
+
+
+def _packed(options: SFTOptions, tokens: Tokens, documents: Ints) -> PackedRows:
+    """Return documents in rows; DataError where there is nothing to learn in them."""
+    more: dict[str, Any] = {"documents": documents, "loss": options.loss_on}
+    if options.packing == "concat":
+        return StreamRows(tokens, options.sequence_length, **more).checked()
+    more |= {"overlong": options.overlong, "seed": options.seed}
+    return DocumentRows(tokens, options.sequence_length, **more).checked()
+
+
+def nll(network: Network, batch: Batch, scale: float | Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return `scale` · Σ −log p over the labels of a microbatch, and the unscaled sum as the metric ``loss``."""
-    from harness.training.logprobs import summed_nll
+    from harness.training.model.logprobs import summed_nll
 
     loss = summed_nll(network.hidden(batch), network.lm_head, batch.labels.flatten(), scale)
     return loss, {"loss": loss.detach() / scale}
 
 
-def _describe(options: SFT, run: TrainingRun, data: Data) -> str:
-    from harness.training.outlook import Outlook, memory_text
-
-    report, outlook = data.rows.report, Outlook.of(options, run.model, len(data.rows))
-    microbatches = -(-options.batch_size // (options.microbatch_size * outlook.world))
-    validation = "none" if data.validation is None else f"{data.validation.report.documents:,} documents"
-    lines = [
-        f"model       {outlook}",
-        f"format      {data.choice.format.name} ({data.choice.reason})",
-        f"data        {report.documents:,} documents, {report.tokens:,} tokens, {report.labels:,} of them learned",
-        f"rows        {report.rows:,} of {report.width:,} tokens, {report.fill:.1%} full; "
-        f"{report.cut:,} documents cut, {report.dropped:,} dropped, {report.lost_tokens:,} tokens in no row",
-        f"validation  {validation}",
-        f"steps       {outlook.steps:,} of {options.batch_size} rows ({microbatches} x "
-        f"{options.microbatch_size} on {outlook.world} of {outlook.device.type}), {outlook.warmup_text}",
-        f"memory      {memory_text(outlook.memory(options, options.sequence_length))}",
-        "",
-        *_first(options, data),
-    ]
-    return "\n".join(lines)
-
-
-def _first(options: SFT, data: Data) -> list[str]:
-    """Return the first row of the first step as text, what is not learned and what is by turns."""
-    from harness.training.batch import step_rows
-    from harness.training.outlook import shortened
-
-    [index, *_] = step_rows(len(data.rows), options.batch_size, options.seed, 0)
-    lines = [f"first row ({shortened(data.rows.describe(index), 200)}):"]
-    for learned, group in groupby(_tokens_of(data.rows, index), key=lambda token: token[1]):
-        text = data.tokenizer.decode([token for token, _ in group])
+def row_text(rows: PackedRows, index: int, tokenizer: Any) -> str:
+    """Return a row as text, what is not learned and what is by turns."""
+    lines = [f"first row ({shortened(rows.describe(index), 200)}):"]
+    for learned, group in groupby(_tokens_of(rows, index), key=lambda token: token[1]):
+        text = tokenizer.decode([token for token, _ in group])
         lines.append(f"  {'learned' if learned else 'read   '} {shortened(repr(text), 600)}")
-    return lines
+    return "\n".join(lines)
 
 
 def _tokens_of(rows: PackedRows, index: int) -> Iterator[tuple[int, bool]]:

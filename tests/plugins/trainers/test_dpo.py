@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from harness.testing.tiny import make_tiny_model, word_problems
+from harness_dpo import LOSSES
 from tests.conftest import Command, Done
+from tests.processes import start
+
+if TYPE_CHECKING:
+    from harness.testing.fixtures import FakeDistribution
 
 SETTINGS = {
     "prompt_format": "plain",
@@ -100,7 +105,7 @@ def test_a_model_learns_what_is_preferred(train: Callable[..., Done], harness: C
 
     progress = json.loads((tmp_path / "out" / "last" / "training" / "progress.json").read_text())
     trained = [line for line in held_out if line["step"]]
-    best = max(trained, key=lambda line: float(line["validation/accuracy"]))
+    best = max(trained, key=lambda line: (float(line["validation/accuracy"]), -float(line["validation/loss"])))
     assert (progress["best"], progress["best_step"]) == (best["validation/accuracy"], best["step"])
     card = json.loads((tmp_path / "out" / "best" / "harness.json").read_text())
     assert (card["trainer"], card["prompt_format"]) == ("dpo", "plain")
@@ -115,13 +120,14 @@ def test_metrics_are_what_they_are_called(train: Callable[..., Done], tiny: Path
     from transformers import AutoModelForCausalLM
 
     from harness.interfaces import TrainingRun
+    from harness.training.session import Session
     from harness_dpo import DPO
-    from harness_dpo.data import prepare
+    from harness_dpo.data import read_data
 
     assert train(epochs="2", learning_rate="1e-3", validation_pairs="20").code == 0
     recipe = json.loads((tmp_path / "out" / "harness.json").read_text())["recipe"]["dpo"]
     options = DPO(data=tuple(recipe["data"]), prompt_format="plain", sequence_length=128, validation_pairs=20)
-    data = prepare(options, TrainingRun(str(tiny), tmp_path, {}))
+    data = read_data(options, Session(options, TrainingRun(str(tiny), tmp_path, {})))
     assert data.validation is not None
 
     def logprobs(model: Path) -> torch.Tensor:
@@ -157,10 +163,73 @@ def test_metrics_are_what_they_are_called(train: Callable[..., Done], tiny: Path
         assert last[f"validation/{name}"] == pytest.approx(value.item(), abs=1e-5), name
 
 
-@pytest.mark.parametrize(("name", "first"), [("ipo", 25.0), ("hinge", 1.0)])
-def test_other_losses(train: Callable[..., Done], tmp_path: Path, name: str, first: float) -> None:
-    assert train(loss=name, max_steps="3", label_smoothing="0.1").code == 0
-    assert metrics(tmp_path / "out")[0]["validation/loss"] == pytest.approx(first, rel=1e-5)
+#: The loss where policy and reference are the same, for the options that each loss has by itself.
+FIRST = {
+    "dpo": math.log(2), "dpo_norm": math.log(2), "robust": math.log(2), "ipo": 25.0, "ipo_norm": 25.0, "hinge": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_made_small(train: Callable[..., Done], tmp_path: Path, name: str) -> None:
+    done = train(loss=name, max_steps="8", learning_rate="1e-3", epochs="4")
+    assert done.code == 0, done.err
+    held_out = [line for line in metrics(tmp_path / "out") if "validation/loss" in line]
+    assert held_out[-1]["validation/loss"] < held_out[0]["validation/loss"]
+    assert held_out[-1]["validation/rewards/margins"] > held_out[0]["validation/rewards/margins"]
+    if LOSSES[name].needs_reference:
+        assert held_out[0]["validation/loss"] == pytest.approx(FIRST[name], rel=1e-5)
+    else:
+        assert "reference" not in done.err.replace("reference   none", "")
+        assert not (Path(os.environ["HARNESS_CACHE"]) / "reference").exists()
+    identity = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert ("reference" in identity) is LOSSES[name].needs_reference
+    given = {option: identity[option] for option in ("beta", "label_smoothing") if option in identity}
+    assert (identity["loss"], {**given, **identity.get("loss_options", {})}) == (name, asdict(LOSSES[name]))
+    assert "reference_model" not in identity and ("loss_options" in identity) is (name == "simpo")
+
+
+@pytest.mark.parametrize("share", ["false", "true"])
+def test_a_loss_without_reference_is_what_its_figures_say(
+    train: Callable[..., Done], tmp_path: Path, share: str
+) -> None:
+    """SimPO's and ORPO's first losses from the same averages, in one of which they are the rewards."""
+    for name, options in {
+        "simpo": {"loss_options.gamma": "0.3", "beta": "1"},
+        "orpo": {"loss_options.beta": "1"},
+    }.items():
+        assert train(loss=name, out=name, max_steps="1", validation_pairs="1", share_prompt=share, **options).code == 0
+    simpo, orpo = (metrics(tmp_path / name)[0] for name in ("simpo", "orpo"))
+    chosen, rejected = (simpo[f"validation/rewards/{side}"] for side in ("chosen", "rejected"))
+    assert orpo["validation/rewards/chosen"] == pytest.approx(chosen, abs=1e-5) and -10 < chosen < 0
+    assert simpo["validation/loss"] == pytest.approx(softplus(-(chosen - rejected - 0.3)), abs=1e-5)
+    odds = [average - math.log(-math.expm1(average)) for average in (chosen, rejected)]
+    assert orpo["validation/loss"] == pytest.approx(-chosen + softplus(odds[1] - odds[0]), abs=1e-5)
+
+
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
+
+
+def test_a_loss_of_ones_own_is_a_trainer_of_ones_own(
+    harness: Command, fake_distribution: FakeDistribution, tiny: Path, files: list[str], tmp_path: Path
+) -> None:
+    """As docs/preferences.md shows it."""
+    page = (ROOT / "docs" / "preferences.md").read_text(encoding="utf-8")
+    [source] = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    fake_distribution(
+        "harness-squared", entry_points={"harness.trainers": {"squared": "harness_squared"}},
+        modules={"harness_squared": source},
+    )  # fmt: skip
+    words = [word.replace("dpo.", "squared.", 1) for word in words_of(tiny, tmp_path / "out", files, epochs="2")]
+    words[words.index("dpo")] = "squared"
+    done = harness(*words, "--set", "squared.loss_options.margin=2")
+    assert done.code == 0, done.err
+    assert metrics(tmp_path / "out")[0]["validation/loss"] == pytest.approx(4.0)
+    identity = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert (identity["trainer"], identity["beta"], identity["loss_options"]) == ("squared", 0.1, {"margin": 2.0})
+    check_one_line(
+        harness(*words, "--set", "squared.loss=dpo"), "squared.loss=dpo: there is no such loss; known: squared"
+    )
 
 
 def test_how_a_step_is_cut_changes_nothing(train: Callable[..., Done], tmp_path: Path) -> None:
@@ -182,13 +251,11 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     more = {"epochs": "5", "save_every": "7", "log_every": "3"}
     assert train(out="whole", **more).code == 0
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *words_of(tiny, killed, files, **more)], stderr=subprocess.DEVNULL
-    )
-    while not (killed / "last").exists() and process.poll() is None:
+    processes = start(words_of(tiny, killed, files, **more), tmp_path / "said")
+    while not (killed / "last").exists() and processes.running():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    os.kill(processes.pids[0], signal.SIGKILL)
+    assert processes.ended().returncode == -signal.SIGKILL
     done = train(out="killed", **more)
     assert done.code == 0 and "going on behind step" in done.err
     kept = [
@@ -228,10 +295,9 @@ def test_two_ranks_give_the_same_training(
     if reference == "adapter":
         more |= {"lora_rank": "4", "learning_rate": "1e-3"}
     assert train(out="one", **more).code == 0
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [sys.executable, *launcher, "-m", "harness", *words_of(tiny, tmp_path / "two", files, **more)]
-    environment = {**os.environ, "HARNESS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {"HARNESS_CACHE": str(tmp_path / "cache")}
+    words = words_of(tiny, tmp_path / "two", files, **more)
+    done = start(words, tmp_path / "said", ranks=2, environment=environment).ended()
     assert done.returncode == 0, done.stderr[-3000:]
     names = ("loss", "accuracy", "validation/loss", "validation/accuracy", "rewards/margins", "accuracy/right")
     one, two = ([[line.get(name) for name in names] for line in metrics(tmp_path / out)] for out in ("one", "two"))
@@ -265,7 +331,16 @@ def test_a_plan_says_everything_and_writes_nothing(
         ({"beta": "nan"}, "beta must be finite, not nan"),
         ({"eps": "0"}, "eps must be at least 1e-30"),
         ({"label_smoothing": "0.7"}, "label_smoothing must be from 0 to 0.5"),
-        ({"loss": "kto"}, "dpo.loss"),
+        ({"loss": "kto"}, "dpo.loss=kto: there is no such loss; known: dpo, dpo_norm, hinge, ipo, "),
+        ({"loss": "sipmo"}, "dpo.loss=sipmo: there is no such loss; did you mean 'simpo'"),
+        ({"loss": "simpo", "label_smoothing": "0.1"}, "dpo.loss=simpo has no option 'label_smoothing'"),
+        ({"loss": "simpo", "loss_options.gama": "1"}, "dpo.loss=simpo has no option 'gama'; did you mean 'gamma'"),
+        ({"loss": "simpo", "loss_options.gamma": "x"}, "dpo.loss=simpo.gamma: Input should be a valid number"),
+        ({"loss": "simpo", "loss_options.gamma": "-1"}, "dpo.loss=simpo: gamma must be 0 or more, not -1"),
+        ({"loss": "simpo", "reference": "same"}, "loss=simpo compares with no reference; leave reference and"),
+        ({"loss": "orpo", "reference_model": "x"}, "loss=orpo compares with no reference; leave reference and"),
+        ({"loss": "robust", "label_smoothing": "0.5"}, "label_smoothing must be below 0.5"),
+        ({"beta": "0.1", "loss_options.beta": "0.2"}, "beta and loss_options.beta are one option; give one of them"),
         ({"validation_pairs": "60"}, "validation_pairs=60 leaves none of 60 pairs"),
         ({"validation_pairs": "-1"}, "validation_pairs must be 0 or more"),
         (

@@ -87,7 +87,7 @@ def test_shared_prompts_give_the_same_training(train: Callable[..., Done], tmp_p
 
 
 def test_another_reference_model_is_another_training(train: Callable[..., Done], tiny: Path, tmp_path: Path) -> None:
-    from harness.training.network import load_lm
+    from harness.training.model.network import load_lm
     from harness_dpo.instance import per_instance_dpo_loss
 
     other = make_tiny_model(tmp_path / "other", context=256, seed=1)
@@ -100,17 +100,18 @@ def test_another_reference_model_is_another_training(train: Callable[..., Done],
         assert done.code == 0, done.err
     assert losses(tmp_path / "same") == pytest.approx(losses(tmp_path / "cached"), abs=1e-6)
 
-    from harness.engines.models import load_tokenizer
     from harness.interfaces import TrainingRun
+    from harness.models import find_model
+    from harness.training.session import Session
     from harness_dpo import DPO
-    from harness_dpo.data import prepare
+    from harness_dpo.data import read_data
 
     card = json.loads((tmp_path / "same" / "harness.json").read_text())["recipe"]["dpo"]
     options = DPO(data=tuple(card["data"]), prompt_format="alpaca_sft", sequence_length=256, validation_pairs=8)
-    held_out = prepare(options, TrainingRun(str(tiny), tmp_path, {})).validation
+    held_out = read_data(options, Session(options, TrainingRun(str(tiny), tmp_path, {}))).validation
     assert held_out is not None
     lm, reference = (load_lm(str(model), torch.float32, torch.device("cpu"), "eager") for model in (tiny, other))
-    tokenizer = load_tokenizer(str(tiny))
+    tokenizer = find_model(str(tiny)).tokenizer
     texts = [held_out.texts[int(pair)] for pair in held_out.pairs]
     with torch.no_grad():
         each = [
@@ -159,13 +160,14 @@ def keep(path: Path, values: Any, digest: str | None = None) -> None:
 def test_what_another_training_computed_meanwhile_stays(tiny: Path, pairs: Path, tmp_path: Path) -> None:
     from harness.interfaces import TrainingRun
     from harness.training.parallel import join
+    from harness.training.session import Session
     from harness_dpo import DPO
-    from harness_dpo.data import prepare
+    from harness_dpo.data import read_data
     from harness_dpo.reference import Cache
 
     options = DPO(data=(str(pairs),), prompt_format="plain", sequence_length=128, validation_pairs=8, device="cpu")
-    data = prepare(options, TrainingRun(str(tiny), tmp_path, {}))
-    own = Cache(options, str(tiny), data, join("cpu"))
+    session = Session(options, TrainingRun(str(tiny), tmp_path, {}))
+    own = Cache(options, session.model, read_data(options, session), join("cpu"))
     for row in (0, 1):
         values = np.full((40, 2), np.nan, np.float32)
         values[row] = row

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from harness.interfaces import TrainingRun
 from harness.testing.tiny import make_tiny_model, word_problems
-from harness.training.network import Network, load_network
-from harness.training.pairs import Pair
+from harness.training.data.pairs import Pair
+from harness.training.data.tokens import Tokens
+from harness.training.model.network import Network, load_network
 from harness.training.parallel import join
-from harness.training.tokens import Tokens
+from harness.training.session import Session
 from harness_dpo import DPO
-from harness_dpo.data import Data, held_out, prepare, source_names
+from harness_dpo.data import Data, held_out, read_data, source_names
 from harness_dpo.objective import pair_logprobs
 from harness_dpo.rows import PairRows, balanced_order, divided
 
@@ -53,8 +54,9 @@ def test_no_prompt_is_both_learned_and_held_out(asked: list[int], count: int, dr
     ids = [token for prompt in asked for response in (20, 21) for token in (prompt, response)]
     sides = 2 * len(asked)
     documents = Tokens(
-        np.array(ids, np.int32), np.arange(sides + 1) * 2, np.ones(sides, np.int32), ("file",), (sides,), 0, 0, 0
-    )
+        np.array(ids, np.int32), np.arange(sides + 1) * 2, np.ones(sides, np.int32), ("file",), (sides,), 0, 0, 0,
+        contents=np.array(ids, np.uint64).reshape(-1, 2),
+    )  # fmt: skip
     drawn = draw.sample(range(len(asked)), len(asked))
     chosen = held_out(documents, np.array(drawn), count).tolist()
     assert chosen == sorted(set(chosen)) and len(chosen) <= count
@@ -176,7 +178,7 @@ def data(tiny: Path, pairs: Path, **options: Any) -> tuple[DPO, Data]:
         data=(str(pairs),), prompt_format="plain", sequence_length=200, batch_size=8, microbatch_size=3,
         validation_pairs=0, device="cpu", **options,
     )  # fmt: skip
-    return chosen, prepare(chosen, TrainingRun(str(tiny), Path("unused"), {}))
+    return chosen, read_data(chosen, Session(chosen, TrainingRun(str(tiny), Path("unused"), {})))
 
 
 def padded_logprobs(lm: Any, found: Data) -> torch.Tensor:

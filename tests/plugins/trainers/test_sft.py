@@ -8,12 +8,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from harness.testing.tiny import make_tiny_model, word_problems
+from harness.training.checkpoint.folder import TrainingProgress
+from harness.training.loop import Loop
 from tests.conftest import Command, Done
 
 SETTINGS = {
@@ -111,30 +114,33 @@ def test_a_plan_says_everything_and_writes_nothing(train: Callable[..., Done], t
 
 
 def test_what_is_trained_on_is_the_evaluators_prompt(train: Callable[..., Done], tiny: Path, tmp_path: Path) -> None:
-    from harness.engines.models import load_tokenizer
     from harness.interfaces import TrainingRun
+    from harness.models import find_model
     from harness.prompts import find_format
+    from harness.training.session import Session
     from harness_sft import SFT
-    from harness_sft.data import prepare
+    from harness_sft.trainer import read_rows
 
     pair = ("What is 2 + 2?\n", "\n4")
     file = write(tmp_path / "one.jsonl", [pair])
     for name in ("alpaca_sft", "plain"):
         chosen = SFT(data=(str(file),), sequence_length=200, prompt_format=name)
-        made = prepare(chosen, TrainingRun(str(tiny), tmp_path, {}))
-        batch = made.rows.batch([0])
-        sent = find_format(name).render(pair[0], load_tokenizer(str(tiny))).token_ids
+        session = Session(chosen, TrainingRun(str(tiny), tmp_path, {}))
+        rows, _ = read_rows(chosen, session)
+        batch = rows.batch([0])
+        sent = find_format(name).render(pair[0], find_model(str(tiny)).tokenizer).token_ids
         assert sent is not None
         assert batch.input_ids[0, : len(sent)].tolist() == list(sent)
         labels = [label for label in batch.labels[0].tolist() if label != -100]
-        assert made.tokenizer.decode(labels) == pair[1] + made.tokenizer.eos_token
+        assert session.tokenizer.decode(labels) == pair[1] + session.tokenizer.eos_token
         assert batch.labels[0, : len(sent) - 1].tolist() == [-100] * (len(sent) - 1)
 
 
 def test_files_have_weights_and_columns_of_their_own(tiny: Path, tmp_path: Path) -> None:
     from harness.interfaces import TrainingRun
+    from harness.training.session import Session
     from harness_sft import SFT
-    from harness_sft.data import prepare
+    from harness_sft.trainer import read_rows
 
     plain = write(tmp_path / "plain.jsonl", [("one", "1"), ("two", "2")])
     asked = tmp_path / "asked.jsonl"
@@ -149,12 +155,13 @@ def test_files_have_weights_and_columns_of_their_own(tiny: Path, tmp_path: Path)
         ),
         columns={"prompt": "question", "response": "reply"}, prompt_format="plain", sequence_length=64,
     )  # fmt: skip
-    made = prepare(chosen, TrainingRun(str(tiny), tmp_path, {}))
-    assert made.rows.report.documents == 3 + 6 + 1
-    again = prepare(chosen, TrainingRun(str(tiny), tmp_path, {}))  # from the cache
-    assert again.digest == made.digest
+    session = Session(chosen, TrainingRun(str(tiny), tmp_path, {}))
+    rows, _ = read_rows(chosen, session)
+    assert rows.report.documents == 3 + 6 + 1
+    made = chosen.prepare(session)
+    assert chosen.prepare(session).digest == made.digest  # from the cache
     named.write_text('{"question": "five", "reply": "6"}\n')
-    assert prepare(chosen, TrainingRun(str(tiny), tmp_path, {})).digest != made.digest
+    assert chosen.prepare(session).digest != made.digest
 
 
 def test_a_recipe_is_recorded_with_the_checkpoint(train: Callable[..., Done], tmp_path: Path) -> None:
@@ -236,7 +243,7 @@ def test_the_shipped_recipes_have_no_unknown_option(harness: Command, tmp_path: 
         ({"attention": "varlen"}, "attention=varlen needs a GPU"),
         ({"device": "cuda:7"}, "GPUs are visible here|no such device"),
         ({"device": "toaster"}, "no such device"),
-        ({"prompt_format": "alpaca"}, "unknown prompt format 'alpaca'"),
+        ({"prompt_format": "alpaca_sf"}, "unknown prompt format 'alpaca_sf'"),
         ({"data": "[]"}, "no data given"),
         ({"data": "[{ weight = 2 }]"}, "names no file"),
         (
@@ -311,8 +318,9 @@ def test_the_end_is_learned_where_padding_is_the_same_token(tiny: Path, data: Pa
     import shutil
 
     from harness.interfaces import TrainingRun
+    from harness.training.session import Session
     from harness_sft import SFT
-    from harness_sft.data import prepare
+    from harness_sft.trainer import read_rows
 
     model = tmp_path / "model"
     shutil.copytree(tiny, model)
@@ -320,10 +328,11 @@ def test_the_end_is_learned_where_padding_is_the_same_token(tiny: Path, data: Pa
     config["pad_token"] = config["eos_token"]
     (model / "tokenizer_config.json").write_text(json.dumps(config))
     chosen = SFT(data=(str(data),), sequence_length=128, prompt_format="plain")
-    made = prepare(chosen, TrainingRun(str(model), tmp_path, {}))
-    end = made.tokenizer.eos_token_id
-    assert made.tokenizer.pad_token_id == end
-    ends = sum(int((made.rows.batch([row]).labels == end).sum()) for row in range(len(made.rows)))
+    session = Session(chosen, TrainingRun(str(model), tmp_path, {}))
+    rows, _ = read_rows(chosen, session)
+    end = session.tokenizer.eos_token_id
+    assert session.tokenizer.pad_token_id == end
+    ends = sum(int((rows.batch([row]).labels == end).sum()) for row in range(len(rows)))
     assert ends == 80
 
 
@@ -383,3 +392,58 @@ def check_one_line(done: Any, message: str) -> None:
     assert done.code == 2, done
     [line] = [line for line in done.err.splitlines() if line.startswith("harness: ")]
     assert re.search(message, line), line
+
+
+# What is validated on, and which checkpoints stay
+
+
+def test_what_is_held_out_is_not_trained_on_in_other_words_of_the_same(
+    train: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Neither a file given twice nor other case and white space lets a document be both."""
+    rows = [(f"Count to {n}.", " ".join(map(str, range(n)))) for n in range(1, 13)]
+    first = write(tmp_path / "a.jsonl", rows)
+    again = write(tmp_path / "b.jsonl", [(f" COUNT  to {n}.", f"{answer}\n") for n, (_, answer) in enumerate(rows, 1)])
+    done = train("--plan", files=[str(first), str(first), str(again)], validation_documents="5")
+    assert done.code == 0, done.err
+    held = re.search(r"validation +5 documents; (\d+) others read alike and are not trained on", done.out)
+    documents = re.search(r"data +(\d+) documents", done.out)
+    assert held and documents
+    assert int(documents[1]) == 36 - 5 - int(held[1])
+    assert int(documents[1]) % 3 == 0  # each of those left with both of its likes
+    done = train("--plan", files=[str(first)], validation=json.dumps([str(first)]))
+    assert (done.code, done.out) == (2, "")
+    assert "a.jsonl is in sft.data and in sft.validation" in done.err
+    done = train("--plan", files=[str(first)], validation=json.dumps([str(again)]))
+    assert "all of 12 documents are validated on too, so none is left to train on" in done.err
+
+
+def test_checkpoints_stay_by_step_and_the_best_is_named(train: Callable[..., Done], tmp_path: Path) -> None:
+    more = {"validation_documents": "8", "validate_every": "2", "max_steps": "6", "epochs": "9", "batch_size": "2"}
+    done = train(**more, save_every="2", keep="2")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["validation/loss"] for line in lines if "validation/loss" in line}
+    assert sorted(found) == [0, 2, 4, 6]  # one before the first step
+    best = min((step for step in found if step), key=lambda step: found[step])
+    assert f"best/ is step {best}: validation/loss {found[best]:.6g}" in done.err
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-000004", "step-000006"]
+    kept, last = (out / name / "model.safetensors" for name in ("step-000006", "last"))
+    assert kept.read_bytes() == last.read_bytes() and not (out / "step-000006" / "training").exists()
+    (out / "training.json").unlink()
+    shutil.rmtree(out)
+    assert train(**more, keep="[3, 5]").code == 0
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-000003", "step-000005"]
+    assert "keep must be 0 or more, not -1" in train("--plan", keep="-1").err
+
+
+def test_of_equal_figures_the_lower_loss_is_the_best() -> None:
+    def better(value: float, loss: float, highest: bool) -> bool:
+        loop: Any = SimpleNamespace(
+            progress=TrainingProgress(best=0.5, best_loss=0.69), job=SimpleNamespace(highest=highest)
+        )
+        return Loop._better(loop, value, loss)
+
+    assert better(0.5, 0.42, True) and not better(0.5, 0.69, True) and not better(0.4, 0.1, True)
+    assert better(0.6, 0.9, True) and better(0.4, 0.9, False) and not better(0.6, 0.1, False)

@@ -1,0 +1,112 @@
+"""Training texts that hold words of a benchmark's items, thirteen in a row (as in GPT-3, arXiv:2005.14165, appendix C).
+
+Words are runs of letters and digits, whatever their case and what stands between them. Of an item the texts of its
+fields count, each by itself, and not what the benchmark asks around them, which all its items share. Words that more
+than one in ten items share say nothing of any and are left out; so are items without thirteen words in a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.types import Example
+
+#: Words in a row that two texts have in common only if one is from the other.
+WORDS = 13
+
+_WORD = re.compile(r"\w+")
+_BOILERPLATE = 0.1
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A training text and an item that share words: their places, and the first of these words."""
+
+    text: str
+    item: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What training texts share with a benchmark of so many `items`, of which `short` are too short to be compared.
+
+    `found` has one entry for each text and item.
+    """
+
+    benchmark: str
+    items: int
+    short: int
+    texts: int
+    found: Sequence[Shared]
+
+    @property
+    def items_found(self) -> int:
+        """How many items share words with a text."""
+        return len({each.item for each in self.found})
+
+    @property
+    def texts_found(self) -> int:
+        """How many texts share words with an item."""
+        return len({each.text for each in self.found})
+
+    def lines(self, most: int = 10) -> Iterator[str]:
+        """Yield what was found in words, the first `most` cases by name."""
+        compared = self.items - self.short
+        yield (
+            f"against {self.benchmark}: {self.texts_found:,} of {self.texts:,} texts share {WORDS} words in a row with "
+            f"{self.items_found:,} of {compared:,} items"
+            + (f" ({self.short:,} others are shorter than that)" if self.short else "")
+        )
+        for each in self.found[:most]:
+            yield f'  {each.text} and {each.item}: "{each.words}"'
+        if len(self.found) > most:
+            yield f"  … and {len(self.found) - most:,} more"
+
+
+def shingles(text: str) -> Iterator[str]:
+    """Yield all runs of thirteen words of a text.
+
+    >>> list(shingles("A b, c; d e f g h i j k l M n!"))
+    ['a b c d e f g h i j k l m', 'b c d e f g h i j k l m n']
+    """
+    words = _WORD.findall(text.casefold())
+    for start in range(len(words) - WORDS + 1):
+        yield " ".join(words[start : start + WORDS])
+
+
+def overlap(benchmark: str, examples: Iterable[Example], texts: Iterable[tuple[str, Sequence[str]]]) -> Overlap:
+    """Return what texts, each a place and its parts, share with the examples of a benchmark."""
+    owners: dict[str, list[str]] = {}
+    items = short = 0
+    for example in examples:
+        items += 1
+        own = {shingle for part in _texts(example.fields) for shingle in shingles(part)}
+        short += not own
+        for shingle in own:
+            owners.setdefault(shingle, []).append(example.id)
+    most = max(1, int(_BOILERPLATE * items))
+    found: dict[tuple[str, str], Shared] = {}
+    count = 0
+    for place, parts in texts:
+        count += 1
+        for shingle in (each for part in parts for each in shingles(part)):
+            ids = owners.get(shingle, ())
+            for item in ids if len(ids) <= most else ():
+                found.setdefault((place, item), Shared(place, item, shingle))
+    return Overlap(benchmark, items, short, count, list(found.values()))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in the fields of an example."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _texts(each)

@@ -1,0 +1,162 @@
+"""The loss of a model on files: what a validation computes, document by document, without a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import DataError
+from harness.models import find_model
+from harness.statistics.ratio import clustered_ratio
+from harness.training.data.packing import IGNORE, DocumentRows, Loss
+from harness.training.data.texts import BadRows, Columns, read_texts, training_format
+from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
+from harness.training.options import TrainingOptions
+from harness.types import Estimate
+
+if TYPE_CHECKING:
+    from harness.training.model.network import Network
+    from harness.training.parallel import Ranks
+
+#: Tokens a row at least, and about as many in a microbatch.
+_WIDTH, _TOGETHER = 2048, 16_384
+
+
+@dataclass(frozen=True)
+class FileLoss:
+    """What a model loses on the documents of a file, in nats a token and in bits a byte of the text that is counted.
+
+    Intervals are of another sample of as many documents; `tokens` and `bytes` are those that count.
+    """
+
+    name: str
+    loss: Estimate
+    bits_per_byte: Estimate
+    tokens: int
+    bytes: int
+
+    @property
+    def perplexity(self) -> Estimate:
+        """e to the loss, likewise its interval."""
+        ends = (math.exp(end) for end in (self.loss.value, self.loss.low, self.loss.high))
+        value, low, high = ends
+        return replace(self.loss, value=value, stderr=value * self.loss.stderr, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a model: by file, of all together, and by document.
+
+    `totals` are nats, `tokens` and `bytes` what they are of, each [documents] in the order of `documents`, which says
+    where each comes from. `cut` counts documents that are longer than the model can attend to and were read in pieces.
+    """
+
+    documents: Tokens
+    totals: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.int64]
+    bytes: npt.NDArray[np.int64]
+    cut: int
+    format: str
+
+    def files(self) -> list[FileLoss]:
+        """Return the losses of each file, and of all where there are several."""
+        ends = np.cumsum(self.documents.counts).tolist()
+        parts = [
+            (name, slice(end - count, end))
+            for name, count, end in zip(self.documents.files, self.documents.counts, ends, strict=True)
+        ]
+        return [self._of(*part) for part in [*parts, *([("all", slice(None))] if len(parts) > 1 else [])]]
+
+    def _of(self, name: str, part: slice) -> FileLoss:
+        counted = self.tokens[part] > 0
+        totals, tokens, size = (each[part][counted] for each in (self.totals, self.tokens, self.bytes))
+        return FileLoss(
+            name, clustered_ratio(totals, tokens), clustered_ratio(totals / math.log(2), np.maximum(size, 1)),
+            int(tokens.sum()), int(size.sum()),
+        )  # fmt: skip
+
+
+def measure_loss(
+    files: Sequence[str | Path],
+    model: str,
+    *,
+    loss: Loss = "responses",
+    columns: Columns | None = None,
+    prompt_format: str | None = None,
+    on_bad_rows: BadRows = "refuse",
+    device: str = "auto",
+) -> Losses:
+    """Return the losses of a model on texts, in the prompt format that a training would take.
+
+    Raises ConfigError, DataError or ModelError for what cannot be read, asked or loaded.
+    """
+    from harness.training.model.network import load_network
+    from harness.training.parallel import join, leave
+
+    folder = find_model(model)
+    tokenizer: Any = folder.tokenizer
+    form = training_format(model, prompt_format, tokenizer).format
+    texts = read_texts(files, columns=columns, on_bad_rows=on_bad_rows, fits=fitting(form, tokenizer))
+    tokens = tokenize(texts, form, tokenizer, cache=cache_folder())
+    folder.check_vocabulary(tokens.largest)
+    longest = max(int(tokens.lengths.max(initial=0)), _WIDTH)
+    width = min(longest, folder.context or longest)
+    rows = DocumentRows(tokens, width, documents=np.arange(len(tokens)), loss=loss)
+    if not len(rows):
+        raise DataError(f"{', '.join(map(str, files))}: nothing in it that a loss could be computed of")
+    size = max(1, _TOGETHER // width)
+    options = TrainingOptions(sequence_length=width, microbatch_size=size, device=device, compile=False)
+    ranks = join(device)
+    try:
+        network = load_network(model, options, ranks, packed=True).eval()
+        totals, counts = _summed(network, rows, size, ranks)
+    finally:
+        leave()
+    sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
+    return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name)
+
+
+def _summed(
+    network: Network, rows: DocumentRows, size: int, ranks: Ranks
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return the nats of each document, and of how many tokens they are."""
+    import torch
+
+    from harness.training.model.attention import fastest_kernels
+    from harness.training.model.logprobs import selected_logprobs
+
+    totals, counts = np.zeros(len(rows.source)), np.zeros(len(rows.source), np.int64)
+    with torch.no_grad(), fastest_kernels(ranks.device):
+        for start in range(0, len(rows), size):
+            numbers = range(start, min(start + size, len(rows)))
+            batch = rows.batch(numbers, size)
+            labels = batch.labels.flatten()
+            there = batch.to(ranks.device)
+            found = -selected_logprobs(network.hidden(there), network.lm_head, there.labels.flatten())
+            owners = _owners(rows, numbers, size)
+            learned = (labels != IGNORE).numpy()
+            np.add.at(totals, owners[learned], found.cpu().double().numpy()[learned])
+            np.add.at(counts, owners[learned], 1)
+    return totals, counts
+
+
+def _owners(rows: DocumentRows, numbers: Sequence[int], size: int) -> npt.NDArray[np.int64]:
+    """Return the document that each position of a batch of so many rows belongs to, 0 where it is padding."""
+    owners = np.zeros((size, rows.width), np.int64)
+    for place, number in enumerate(numbers):
+        spans = np.repeat(rows.documents(number), rows.lengths(number))
+        owners[place, : len(spans)] = spans
+    return owners.ravel()
+
+
+def _bytes(tokens: Tokens, number: int, loss: Loss, tokenizer: Any) -> int:
+    """Return the bytes of the text whose tokens are counted in a document."""
+    first, last = map(int, tokens.offsets[number : number + 2])
+    counted = tokens.ids[first + 1 : last] if loss == "all" else tokens.ids[first:last][tokens.learned(first, last)]
+    return len(tokenizer.decode(counted.tolist(), skip_special_tokens=True).encode())

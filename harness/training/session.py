@@ -1,0 +1,302 @@
+"""What every training on the harness's loop does alike: reading the data, the plan, the identity, the card and the job.
+
+A trainer is a dataclass of options with one method, which says what is trained on and what is made small:
+
+    @dataclass(frozen=True)
+    class Plain(LoopTrainer):
+        name: ClassVar[str] = "plain"
+
+        def prepare(self, session: Session) -> Training:
+            rows = DocumentRows(session.tokens(session.texts()), self.sequence_length)
+            return Training(rows, nll, rows.digest)
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config import configure
+from harness.errors import ConfigError, ModelError
+from harness.interfaces import TrainingRun
+from harness.models import ModelFolder, find_model
+from harness.prompts import format_options
+from harness.training.batch import TrainingRows, total_steps
+from harness.training.data.texts import Learn, Texts, read_texts, training_format
+from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
+from harness.training.model.memory import Shape, estimate
+from harness.training.options import Attention, TrainingOptions
+from harness.training.schedule import warmup_steps
+from harness.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.training.loop import Job
+    from harness.training.model.network import Objective
+    from harness.training.parallel import Ranks
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a trainer gives: rows, what is made small over them, and facts of its own.
+
+    Attributes:
+        rows: what is trained on. objective: the loss of a microbatch of `rows`, and of `validation` where there is any.
+        digest: of all that is learned from and validated on. identity: what else must be equal for a training to be
+            resumed, beside the options, the model and the prompt format.
+        packed: whether rows hold documents that must not see each other.
+        facts: lines of the plan, by their heads. example: the first row of the first step, as text.
+        best: the metric whose validation figure picks ``best/``: the lowest, or the highest if `highest`. baseline:
+            whether there is a validation before the first step too; it picks nothing.
+        reference: whether a second copy of the model stands beside the one that is trained. attention: the kernel where
+            the options leave it open.
+        opening: what is done with the output folder held, before the model is loaded.
+    """
+
+    rows: TrainingRows
+    objective: Objective
+    digest: str
+    validation: TrainingRows | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = True
+    facts: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
+    best: str = "loss"
+    highest: bool = False
+    baseline: bool = False
+    reference: bool = False
+    attention: Attention = "auto"
+    opening: Callable[[Ranks], None] = lambda ranks: None
+
+
+class LoopTrainer(TrainingOptions, ABC):
+    """A trainer on the harness's loop; a dataclass of its options, see the top of this module."""
+
+    @abstractmethod
+    def prepare(self, session: Session) -> Training:
+        """Read the data and return what is trained on; load no weights and write nothing but caches.
+
+        Raises ConfigError for options that do not fit each other or the model, DataError for data that cannot be used.
+        """
+
+    def plan(self, run: TrainingRun) -> str:
+        """Return what training would do, and the first row that it would be trained on."""
+        session = Session(self, run)
+        return session.plan(self.prepare(session))
+
+    def train(self, run: TrainingRun) -> Path:
+        """Train, or go on training, and return the folder with the model."""
+        from harness.training.loop import train
+
+        session = Session(self, run)
+        training = self.prepare(session)
+        if session.main:
+            import click
+
+            click.echo(session.plan(training), err=True)
+        return train(session.job(training))
+
+
+class Session:
+    """One training of a model with options: the model's folder, the prompt format, and what comes of a `Training`.
+
+    Raises ConfigError where no data is given, a row would be longer than the model's context, or there is no such
+    prompt format; ModelError for a model that cannot be found.
+    """
+
+    def __init__(self, options: TrainingOptions, run: TrainingRun) -> None:
+        self.options, self.run = options, run
+        if not options.data:
+            name = options.name
+            raise ConfigError(f"""no data given: data = ["FILE"] under [{name}], or --set '{name}.data=["FILE"]'""")
+        self.model: ModelFolder = find_model(run.model)
+        limit, length = self.model.context, options.sequence_length
+        if limit is not None and length > limit:
+            raise ConfigError(f"{options.name}.sequence_length={length} is above the model's {limit:,} tokens")
+        self.tokenizer: Any = self.model.tokenizer
+        said = format_options(options.system, options.template, options.chat_template)
+        self.choice = training_format(run.model, options.prompt_format, self.tokenizer, said)
+        self.format = self.choice.format
+
+    @property
+    def world(self) -> int:
+        """How many processes train together."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that talks."""
+        return os.environ.get("RANK", "0") == "0"
+
+    def texts(self, entries: Sequence[str | Mapping[str, Any]] | None = None, learn: Learn = "last") -> Texts:
+        """Return the texts of files, by default those of the options.
+
+        An entry is a name, or a table of ``file``, ``weight`` and ``columns``; one without columns has the options'.
+        `learn` says what is learned of conversations: the last response or all.
+        """
+        what = f"an entry of {self.options.name}'s data"
+        files = [
+            _Entry(entry) if isinstance(entry, str) else configure(_Entry(), entry, what)
+            for entry in (self.options.data if entries is None else entries)
+        ]
+        if not all(file.file for file in files):
+            raise ConfigError('an entry of the data names no file: { file = "train.jsonl", weight = 2 }')
+        return read_texts(
+            [file.file for file in files],
+            columns=[file.columns or self.options.columns for file in files],
+            weights=[file.weight for file in files],
+            learn=learn,
+            on_bad_rows=self.options.on_bad_rows,
+            fits=fitting(self.format, self.tokenizer),
+        )
+
+    def tokens(self, texts: Texts) -> Tokens:
+        """Return texts in the prompt format as token ids; ModelError where the model has no embedding of one."""
+        tokens = tokenize(texts, self.format, self.tokenizer, cache=cache_folder())
+        self.model.check_vocabulary(tokens.largest)
+        return tokens
+
+    def plan(self, training: Training) -> str:
+        """Return, for people, what a training would do, with its first row."""
+        plan = Plan(self.options, self.model, training.rows, self.world, training.reference)
+        facts = {
+            "model": str(plan),
+            "format": f"{self.format.name} ({self.choice.reason})",
+            **training.facts,
+            "steps": plan.steps_text,
+            "memory": plan.memory_text,
+        }
+        lines = [f"{name:<12}{fact}" for name, fact in facts.items()]
+        return "\n".join([*lines, *(["", training.example] if training.example else [])])
+
+    def job(self, training: Training) -> Job:
+        """Return what the loop is to do."""
+        from harness.training.loop import Job
+
+        options = self.options
+        if options.attention == "auto":
+            options = replace(options, attention=training.attention)
+        identity = {
+            "trainer": options.name, "model": self.model.digest, "data": training.digest,
+            "prompt_digest": self.format.digest, **training.identity, **options.identity(),
+        }  # fmt: skip
+        card = {
+            **self.format.card(), "trainer": options.name, "base_model": self.run.model, "recipe": self.run.recipe,
+            "harness": __version__,
+        }  # fmt: skip
+        return Job(
+            self.run, options, training.objective, training.rows, training.validation, training.packed, self.tokenizer,
+            identity, card, training.best, training.highest, training.baseline, training.opening,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A table among the data files; `weight` is how often an epoch holds each of its texts."""
+
+    file: str = ""
+    weight: float = 1.0
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What can be said of a training of `model` on `rows` before weights are loaded: its steps and its memory.
+
+    `world` devices train together; on each may stand a second model, the `reference`. Asking raises ConfigError for a
+    device that is not there, ModelError for a model of unknown or unsuitable type.
+    """
+
+    options: TrainingOptions
+    model: ModelFolder
+    rows: TrainingRows
+    world: int = 1
+    reference: bool = False
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The sizes of the model."""
+        config = self.model.transformers_config.get_text_config()
+        try:
+            return Shape.of(config)
+        except ModelError as error:
+            raise ModelError(f"{self.model}: {error}") from error
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it would run."""
+        from harness.training.parallel import device_of
+
+        return device_of(self.options.device)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """The bytes of a weight."""
+        from harness.training.model.network import weights_dtype
+
+        return weights_dtype(self.options, self.device).itemsize
+
+    def __str__(self) -> str:
+        billions = self.shape.parameters / 1e9
+        return f"{self.model} ({billions:.2f}B parameters), {8 * self.weight_bytes}-bit weights on {self.device}"
+
+    @property
+    def microbatches(self) -> int:
+        """How many microbatches a device computes in the first step."""
+        size, first = self.options.microbatch_size, self.rows.step(self.options.batch_size, self.options.seed, 0)
+        return sum(1 for _ in self.rows.microbatches(first, size, 0, self.world))
+
+    @property
+    def positions(self) -> int:
+        """How many tokens a microbatch holds, padding included."""
+        return self.rows.batch([], self.options.microbatch_size).input_ids.numel()
+
+    @property
+    def steps_text(self) -> str:
+        """How many optimizer steps there are, how each is cut, and how many of them are warm-up, in words."""
+        steps = total_steps(len(self.rows), self.options)
+        cut = f"{self.microbatches} x {self.positions:,} tokens on {self.world} of {self.device.type}"
+        warmup = warmup_text(steps, warmup_steps(steps, self.options.warmup))
+        return f"{steps:,} of {self.options.batch_size} {self.rows.unit} ({cut}), {warmup}"
+
+    @property
+    def memory_text(self) -> str:
+        """What a device needs at its peak, in words (`harness.training.model.memory.estimate`)."""
+        count = self.microbatches
+        alike = replace(self.options, microbatch_size=1, batch_size=count * self.world)  # in microbatches of one row
+        memory = estimate(self.shape, alike, self.positions, self.weight_bytes, self.world)
+        if self.reference:
+            reference = self.shape.parameters * self.weight_bytes / self.world / 2**30
+            memory = replace(memory, reference=reference)
+        named = asdict(memory).items()
+        parts = ", ".join(f"{name} {value:.1f}" for name, value in named if self.reference or name != "reference")
+        return f"{memory.total:.1f} GiB a device, estimated: {parts}"
+
+
+def readings_text(tokens: Tokens) -> str:
+    """Return what became of each file, in lines of a plan."""
+    lines = (line for name, read in zip(tokens.files, tokens.readings, strict=False) for line in read.lines(name))
+    return f"\n{'':<12}".join(lines)
+
+
+def warmup_text(steps: int, warmup: int) -> str:
+    """Return how many of the steps are warm-up, in words.
+
+    >>> warmup_text(40, 2)
+    '2 of them warm-up'
+    """
+    if warmup < steps:
+        return f"{warmup:,} of them warm-up"
+    reached = "reached at the last alone" if warmup == steps else "not reached"
+    return f"all of them warm-up: the peak learning rate is {reached}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return `text` without its middle where it is longer than about `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
