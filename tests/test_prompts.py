@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.errors import ConfigError, ModelError
 from harness.interfaces import Tokenizer
 from harness.prompts import choose_format, find_format, prompt_folder
+from harness.types import Message
 
 CHAT_TEMPLATES = {
     # Three ways in which tokenizers in the wild write their templates, in our own wording.
@@ -30,13 +31,13 @@ BOS = ["adds it", "has it", "has none"]
 
 @pytest.fixture(scope="session", params=[(bos, chat) for bos in BOS for chat in CHAT_TEMPLATES], ids=str)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    from harness.engines.models import load_tokenizer
+    from harness.models import find_model
     from harness.testing.tiny import make_tiny_model
 
     bos, chat = request.param
     folder = tmp_path_factory.mktemp("tokenizer")
     make_tiny_model(folder, bos=bos == "adds it", chat_template=CHAT_TEMPLATES[chat])
-    tokenizer: Any = load_tokenizer(str(folder))
+    tokenizer: Any = find_model(str(folder)).tokenizer
     if bos == "has it":
         tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>"})
     return cast(Tokenizer, tokenizer)
@@ -185,8 +186,8 @@ def test_a_template_without_its_placeholder_is_refused(tmp_path: Path, template:
 
 
 def test_an_unknown_format_gets_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match="unknown prompt format 'alpaca'; did you mean 'alpaca_sft'"):
-        find_format("alpaca")
+    with pytest.raises(ConfigError, match="unknown prompt format 'alpaca_sf'; did you mean 'alpaca_sft'"):
+        find_format("alpaca_sf")
     with pytest.raises(ConfigError, match="no prompt file ./none.prompt"):
         find_format("./none.prompt")
 
@@ -215,7 +216,7 @@ def test_a_chat_template_is_used_where_there_is_one_and_missed_where_there_is_no
     assert choose_format("some/model", None, tokenizer).format.name == "chat"
     assert choose_format("gpt-4o", None, None, applies_chat_template=True).format.name == "chat"
     message = find_format("chat").render("Hi").messages
-    assert message == ({"role": "user", "content": "Hi"},)
+    assert message == (Message("user", "Hi"),)
 
 
 def test_text_and_ids_say_the_same(tokenizer: Tokenizer) -> None:
@@ -239,16 +240,16 @@ def test_a_system_message_stands_in_its_place_or_before_the_instruction(tokenize
 
 
 def test_a_template_without_a_place_for_a_system_message_gets_it_in_the_instruction(tmp_path: Path) -> None:
-    from harness.engines.models import load_tokenizer
+    from harness.models import find_model
     from harness.testing.tiny import make_tiny_model
 
     drops = "{% for m in messages if m.role == 'user' %}<{{ m.content }}>{% endfor %}"
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + drops
     for template in (drops, refuses):
-        tokenizer = load_tokenizer(str(make_tiny_model(tmp_path / "model", chat_template=template)))
+        tokenizer = find_model(str(make_tiny_model(tmp_path / "model", chat_template=template))).tokenizer
         assert find_format("chat").render("How?", tokenizer, "Be fair.").text == "<Be fair.\n\nHow?>"
     messages = find_format("chat").render("How?", None, "Be fair.").messages
-    assert messages == ({"role": "system", "content": "Be fair."}, {"role": "user", "content": "How?"})
+    assert messages == (Message("system", "Be fair."), Message("user", "How?"))
 
 
 def test_what_judges_are_asked_is_no_prompt_format() -> None:
@@ -266,11 +267,32 @@ def test_what_judges_are_asked_is_no_prompt_format() -> None:
     ],
 )
 def test_a_chat_template_that_fails_is_one_line(tmp_path: Path, template: str, message: str) -> None:
-    from harness.engines.models import load_tokenizer
+    from harness.models import find_model
     from harness.testing.tiny import make_tiny_model
 
-    tokenizer: Any = load_tokenizer(str(make_tiny_model(tmp_path / "model", chat_template=template)))
+    tokenizer: Any = find_model(str(make_tiny_model(tmp_path / "model", chat_template=template))).tokenizer
     with pytest.raises(ModelError) as caught:
         find_format("chat").document("How?", "So.", tokenizer)
     [line] = str(caught.value).splitlines()
     assert line.startswith("the tokenizer's chat template fails: ") and message in line
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../mine.prompt", "prompts/mine.prompt", "mine", "x" * 10_000, "a\nb"])
+def test_a_model_folder_names_shipped_formats_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.prompt").write_text("secret {instruction}")
+    (tmp_path / "harness.json").write_text(json.dumps({"prompt_format": name}))
+    with pytest.raises(ModelError, match="names the prompt format .* which is none of the shipped ones") as caught:
+        choose_format(str(tmp_path), None, None)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
+    assert choose_format(str(tmp_path), "plain", None).format.name == "plain"
+
+
+def test_a_nested_or_odd_harness_json_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "harness.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="nested too deeply"):
+        choose_format(str(tmp_path), None, None)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert choose_format(str(tmp_path), "plain", None).format.name == "plain", "no regular file is none"

@@ -16,5 +16,6 @@ from harness.datasets.mapped import Mapped
 from harness.datasets.read import read_rows
 from harness.datasets.rows import Row, Rows, file_sha256
 from harness.datasets.source import DataSource
+from harness.datasets.tables import read_json_file
 
-__all__ = ["DataSource", "HubFile", "Mapped", "Row", "Rows", "file_sha256", "read_rows"]
+__all__ = ["DataSource", "HubFile", "Mapped", "Row", "Rows", "file_sha256", "read_json_file", "read_rows"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness.datasets.hub import HubFile, download
-from harness.datasets.read import read_rows
+from harness.datasets.read import KINDS, read_rows
 from harness.datasets.rows import Row, Rows, file_sha256
+from harness.datasets.unpacked import PACKED
 from harness.errors import DataError
 from harness.types import DataFile
 
@@ -35,16 +36,18 @@ class DataSource:
         """Return the file or folder `name` (``mmlu/test``) below the root, or None where there is none or no root.
 
         It is looked for at ``ROOT/mmlu/test``, then, as users point at a benchmark's own folder too, at ``ROOT/test``.
+        A file of rows may be of another kind, or packed (``test.parquet`` or ``test.jsonl.gz`` for ``test.jsonl``).
         What is only found is not recorded as used.
         """
-        return next((path for path in self._candidates(name) if path.exists()), None)
+        return next((path for path in _with_kinds(self._candidates(name)) if path.exists()), None)
 
     def path(self, name: str, hub: HubFile | None = None) -> Path:
         """Return a local path for the file `name` of the layout, such as ``gsm8k/test.jsonl``.
 
         Below a root, the same file as the hub names it (``ROOT/gsm8k/main/test-00000-of-00001.parquet``) does as well,
-        so the path's suffix tells which kind it is. A file from the hub is checked against the pinned digest, where
-        `hub` has one; files below a root are the user's own and are only recorded.
+        and so does a file of rows of another kind, or packed: the path's suffix tells which kind it is. A file from the
+        hub is checked against the pinned digest, where `hub` has one; files below a root are the user's own and are
+        only recorded.
 
         Raises DataError, with what to put where, when the file cannot be had or is not what was pinned.
         """
@@ -88,12 +91,25 @@ class DataSource:
 
     def _local(self, name: str, hub: HubFile | None) -> Path:
         candidates = self._candidates(name, hub)
-        found = next((path for path in candidates if path.is_file()), None)
+        found = next((path for path in _with_kinds(candidates) if path.is_file()), None)
         if found is None:
             remedy = f", or leave out --data to get it from the hub ({hub.repo})" if hub else ""
             places = ", ".join(map(str, candidates))
-            raise DataError(f"{name} is missing: put it at the first of {places}{remedy}")
+            kinds = f" ({', '.join(KINDS)} will do, packed or not)" if Path(name).suffix in KINDS else ""
+            raise DataError(f"{name} is missing: put it at the first of {places}{kinds}{remedy}")
         return found
+
+
+def _with_kinds(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield paths and then, for those of files of rows, the same of other kinds and packed."""
+    yield from paths
+    for path in paths:
+        if path.suffix in KINDS:
+            others = [path.suffix, *(kind for kind in KINDS if kind != path.suffix)]
+            for kind in others:
+                yield from (
+                    path.with_suffix(f"{kind}{packed}") for packed in ("", *(PACKED if kind != ".parquet" else ()))
+                )
 
 
 def _pinned(name: str, hub: HubFile) -> tuple[Path, DataFile]:

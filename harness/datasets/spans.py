@@ -11,18 +11,22 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO
-
-import jsonlines
+from typing import IO, TYPE_CHECKING
 
 from harness.datasets.faults import Faults, place
 from harness.datasets.rows import Requirements, Row, Rows
 from harness.datasets.unpacked import opened
 from harness.errors import DataError
 
+if TYPE_CHECKING:
+    import jsonlines
+
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 1 << 20
+
+#: In bytes; a line without an end would fill the memory.
+MOST_OF_A_LINE = 256 << 20
 
 
 class SpanRows(Rows):
@@ -77,14 +81,18 @@ class _Lines:
         self.start = self.end = len(_BOM) if head == _BOM else 0
         self.number = 0
         stream.seek(self.start)
-        self._stream = stream
+        self._stream, self._path = stream, path
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        line = next(self._stream)
+        line = self._stream.readline(MOST_OF_A_LINE + 1)
+        if not line:
+            raise StopIteration
         self.number += 1
+        if len(line) > MOST_OF_A_LINE:
+            raise DataError(f"{place(self._path, self.number)}: a line of more than {MOST_OF_A_LINE >> 20} MiB, no row")
         self.start, self.end = self.end, self.end + len(line)
         return line
 
@@ -93,6 +101,8 @@ def open_jsonl(path: Path, needs: Requirements) -> Rows:
     """Return the rows of a file with one JSON object a line; see `read_rows`."""
     offsets = array("q")
     faults = Faults(path)
+    import jsonlines
+
     with opened(path) as stream:
         lines = _Lines(stream, path)
         reader = jsonlines.Reader(lines, loads=json.loads)
@@ -134,15 +144,15 @@ def _why_not_utf8(error: UnicodeDecodeError) -> str:
     return f"not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start} of the line)"
 
 
-def open_csv(path: Path, needs: Requirements, columns: Sequence[str] | None) -> Rows:
-    """Return the rows of a comma-separated file after RFC 4180; see `read_rows`."""
+def open_csv(path: Path, needs: Requirements, columns: Sequence[str] | None, delimiter: str = ",") -> Rows:
+    """Return the rows of a comma-separated file after RFC 4180, or one separated otherwise; see `read_rows`."""
     # The module's own limit, 128 KiB a field, would refuse long texts; it is one number for the whole process.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     offsets = array("q")
     faults = Faults(path)
     with opened(path) as stream:
         lines = _Lines(stream, path)
-        for start, number, record in _records(lines, faults):
+        for start, number, record in _records(lines, faults, delimiter):
             if columns is None:
                 columns = _header(path, number, record, needs.required)
             elif len(record) == len(columns):
@@ -155,14 +165,15 @@ def open_csv(path: Path, needs: Requirements, columns: Sequence[str] | None) -> 
         names = tuple(columns or ())
 
         def parse(span: bytes) -> Row:
-            return dict(zip(names, next(csv.reader(_Text(io.BytesIO(span)), strict=True)), strict=True))
+            record = next(csv.reader(_Text(io.BytesIO(span)), strict=True, delimiter=delimiter))
+            return dict(zip(names, record, strict=True))
 
         return SpanRows(path, os.dup(stream.fileno()), offsets, parse)
 
 
-def _records(lines: _Lines, faults: Faults) -> Iterator[tuple[int, int, list[str]]]:
+def _records(lines: _Lines, faults: Faults, delimiter: str) -> Iterator[tuple[int, int, list[str]]]:
     """Yield offset, line number and fields of each record that is not blank; note the faults of the others."""
-    reader = csv.reader(_Text(lines), strict=True)
+    reader = csv.reader(_Text(lines), strict=True, delimiter=delimiter)
     while True:
         start, number = lines.end, lines.number + 1
         try:

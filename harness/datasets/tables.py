@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,12 @@ class TableRows(Rows):
         return batch[1][offset]
 
 
-def open_json(path: Path, needs: Requirements) -> Rows:
-    """Return the rows of a file with one JSON array of objects; see `read_rows`."""
+def read_json_file(path: Path) -> Any:
+    """Return what a JSON file holds, an empty list where it is empty; DataError, naming the line, where it is none."""
     try:
         with opened(path) as stream:
             text = stream.read().decode("utf-8-sig")
-        items = json.loads(text) if text.strip() else []
+        return json.loads(text) if text.strip() else []
     except UnicodeDecodeError as error:
         where = place(path, error.object.count(b"\n", 0, error.start) + 1)
         raise DataError(f"{where}: not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8") from error
@@ -70,6 +71,11 @@ def open_json(path: Path, needs: Requirements) -> Rows:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON that can be read ({error})") from error
+
+
+def open_json(path: Path, needs: Requirements) -> Rows:
+    """Return the rows of a file with one JSON array of objects; see `read_rows`."""
+    items = read_json_file(path)
     if not isinstance(items, list):
         raise DataError(f"{path}: not a JSON array of objects, which a .json file of rows must be")
     faults = Faults(path, "item")
@@ -91,13 +97,15 @@ def open_parquet(path: Path, needs: Requirements) -> Rows:
         raise DataError(f"{path}: pyarrow is needed to read it; pip install 'posttrain-harness[hub]'") from error
     try:
         with path.open("rb") as stream:
-            table: Any = parquet.ParquetFile(stream).read()
+            # By no thread but this one: one of Arrow's that still holds the stream as Python ends aborts the process.
+            table: Any = parquet.ParquetFile(stream, pre_buffer=False).read(use_threads=False)
     except OSError as error:
         if error.errno is not None:
             raise unreadable(path, error) from error
         raise DataError(f"{path}: not a whole Parquet file ({error}); get it again") from error
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a whole Parquet file; get it again") from error
+    table = _with_texts(table)
     missing = [name for name in needs.required if name not in table.column_names]
     if missing:
         known = ", ".join(map(repr, table.column_names))
@@ -109,3 +117,28 @@ def open_parquet(path: Path, needs: Requirements) -> Rows:
             faults.add_any(number, needs.fault(row))
     faults.check()
     return rows
+
+
+def _with_texts(table: Any) -> Any:
+    """Return a table whose binary columns are texts, those in lists and structs too, where they hold UTF-8."""
+    import pyarrow
+
+    for number, field in enumerate(table.schema):
+        wanted = _as_text(field.type)
+        if wanted != field.type:
+            with suppress(pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+                table = table.set_column(number, field.name, table.column(number).cast(wanted))
+    return table
+
+
+def _as_text(kind: Any) -> Any:
+    """Return a type of Arrow's with text in the place of bytes."""
+    import pyarrow
+
+    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        return pyarrow.string() if pyarrow.types.is_binary(kind) else pyarrow.large_string()
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(_as_text(kind.value_type))
+    if pyarrow.types.is_struct(kind):
+        return pyarrow.struct([field.with_type(_as_text(field.type)) for field in kind])
+    return kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import shutil
+import os
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +18,9 @@ from harness.errors import DataError
 PACKED = (".gz", ".zst")
 
 _CHUNK = 1 << 20
+
+#: A packed file may unpack to so many times its size, and to so many bytes in any case; texts come to 3 to 30 times.
+TIMES, FREE = 200, 1 << 30
 
 
 @contextmanager
@@ -34,11 +37,15 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
                 return
             with tempfile.TemporaryFile() as unpacked:
-                if path.suffix.lower() == ".gz":
-                    with gzip.open(stream) as packed:
-                        shutil.copyfileobj(packed, unpacked, _CHUNK)
-                else:
-                    _unpack_zst(path, stream, unpacked)
+                unpack = _gunzip if path.suffix.lower() == ".gz" else _unpack_zst
+                most = max(FREE, TIMES * stream.seek(0, os.SEEK_END))
+                stream.seek(0)
+                for chunk in unpack(path, stream):
+                    unpacked.write(chunk)
+                    if unpacked.tell() > most:
+                        raise DataError(
+                            f"{path}: unpacks to more than {TIMES} times its size; if it is yours, unpack it"
+                        )
                 unpacked.seek(0)
                 yield unpacked
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -47,7 +54,13 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise unreadable(path, error) from error
 
 
-def _unpack_zst(path: Path, stream: IO[bytes], unpacked: IO[bytes]) -> None:
+def _gunzip(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
+    with gzip.open(stream) as packed:
+        while chunk := packed.read(_CHUNK):
+            yield chunk
+
+
+def _unpack_zst(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
     try:
         import pyarrow
     except ImportError as error:
@@ -62,4 +75,4 @@ def _unpack_zst(path: Path, stream: IO[bytes], unpacked: IO[bytes]) -> None:
             raise DataError(f"{path}: not a whole Zstandard file ({error}); get it again") from error
         if not chunk:
             return
-        unpacked.write(chunk)
+        yield chunk

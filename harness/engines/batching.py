@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.engines.decoding import Columns, Row, Texts, choose_tokens, to_device, top_logprobs
+from harness.engines.decoding import Columns, Row, RowTexts, cache_keyword, choose_tokens, to_device, top_logprobs
 from harness.engines.streaming import Pieces
 from harness.types import Completion, FinishReason
 
@@ -55,7 +55,7 @@ class Decoder:
     def __init__(
         self,
         network: Any,
-        texts: Texts,
+        texts: RowTexts,
         stop_ids: Iterable[int],
         *,
         batch_tokens: int,
@@ -70,6 +70,7 @@ class Decoder:
         self._most_tokens = self._batch_tokens = batch_tokens
         self._prefill_tokens = prefill_tokens
         accepted = inspect.signature(network.forward).parameters
+        self._cache_keyword = cache_keyword(network)
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -186,9 +187,10 @@ class Decoder:
     ) -> torch.Tensor:
         """Return the fp32 logits [rows, vocabulary] after the last of `ids` [rows, tokens]."""
         placed = {"position_ids": positions} if self._takes_positions else {}
-        with _attention_kernels(self._network.device):
+        held = {self._cache_keyword: cache}
+        with attention_kernels(self._network.device):
             output = self._network(
-                input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed, **self._last_only
+                input_ids=ids, attention_mask=mask, use_cache=True, **held, **placed, **self._last_only
             )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
@@ -238,6 +240,7 @@ class Decoder:
         """Append a token to a row and return its completion if that ends it."""
         if token < 0:
             return self._completion(row, now, error="the model gave NaN; try dtype=float32, or save the model anew")
+        token = row.forced.pop(0) if row.forced else token
         row.ids.append(token)
         if top:
             row.top_logprobs.append(top)
@@ -246,6 +249,8 @@ class Decoder:
         text = self._texts.stopped(row)
         if text is not None:
             return self._completion(row, now, text, "stop")
+        if len(row.ids) - row.prompt_tokens == row.request.generation.thinking_tokens:
+            self._texts.close_thought(row)
         if len(row.ids) >= row.limit:
             return self._completion(row, now, self._texts.completion(row), "length")
         return None
@@ -262,6 +267,7 @@ class Decoder:
             seconds=now - (row.started or now),
             error=error,
             top_logprobs=tuple(row.top_logprobs),
+            thought_tokens=self._texts.thought_tokens(row),
         )
 
     def _shrink(self, batch: _Batch, lanes: dict[int, list[Row]]) -> Iterator[Completion]:
@@ -280,7 +286,7 @@ class Decoder:
             self._wait(row, lanes)
 
 
-def _attention_kernels(device: torch.device) -> AbstractContextManager[None]:
+def attention_kernels(device: torch.device) -> AbstractContextManager[None]:
     """Choose among PyTorch's attention kernels: cuDNN makes a plan for each shape, and each step has a new one.
 
     Without it 256 rows of an 8B model took 17.3 s for 160 tokens on an H200, with it 22.4 s.

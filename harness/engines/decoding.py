@@ -8,12 +8,15 @@ rows write the same column and a model sees ordinary left padding.
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.detokenizing import Detokenizer
 from harness.engines.streaming import settled, without_bytes
+from harness.engines.thinking import Thoughts
 from harness.types import Request
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ _SLACK = 64  # spare columns of a batch: its rows are moved to the left once in 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A request on its way: `ids` are the prompt's and those generated so far, at most `limit` of them in the end."""
+    """A request on its way: `ids` are the prompt's and those generated so far, at most `limit` of them in the end.
+
+    `forced` are the next tokens, whatever the model would choose: those that close a thought that takes too long.
+    """
 
     request: Request
     ids: list[int]
@@ -34,6 +40,7 @@ class Row:
     prompt_tokens: int = field(init=False)
     started: float | None = None
     top_logprobs: list[dict[str, float]] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.ids)
@@ -123,6 +130,14 @@ class Columns:
         return [] if self._cache is None else list(self._cache.layers)
 
 
+def cache_keyword(network: Any) -> str:
+    """Return the name under which a network's forward takes its keys and values.
+
+    transformers calls it ``cache`` since 5.24, and no longer ``past_key_values`` from 5.40 on.
+    """
+    return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
+
+
 def _empty_cache(like: Cache, columns: Columns) -> Cache:
     from transformers import Cache
 
@@ -203,7 +218,7 @@ def to_device(values: Sequence[Any], device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Texts:
+class RowTexts:
     """Turns generated ids into text and finds stop strings in it, with as little decoding as will do.
 
     A stop string can only be complete when the newest token holds its last character (or part of a character): only
@@ -212,13 +227,26 @@ class Texts:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer)
+        self._thoughts = Thoughts(tokenizer, self._detokenizer)
         self._anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
         self._pieces: dict[int, str] = {}
         self._names: dict[int, str] = {}
 
     def completion(self, row: Row, end: int | None = None) -> str:
-        """Return the text of the ids that `row` has generated, up to index `end` of its ids, without special tokens."""
+        """Return the text of the ids that `row` has generated, up to index `end` of its ids.
+
+        Special tokens are left out, but for the borders of reasoning.
+        """
         return self._after(row.ids[max(0, row.prompt_tokens - 8) : row.prompt_tokens], row.ids[row.prompt_tokens : end])
+
+    def close_thought(self, row: Row) -> None:
+        """Let the thought of a row that is on its way be closed, if it is in one."""
+        row.forced = self._thoughts.closing(row.ids[: row.prompt_tokens], row.ids[row.prompt_tokens :])
+
+    def thought_tokens(self, row: Row) -> int:
+        """Return how many of the ids that `row` has generated are thoughts."""
+        return self._thoughts.count(row.ids[: row.prompt_tokens], row.ids[row.prompt_tokens :])
 
     def settled(self, row: Row) -> str:
         """Return what is sure already of the text of a row on its way."""
@@ -242,7 +270,7 @@ class Texts:
     def name(self, token: int) -> str:
         """Return the text of one token, special ones included."""
         if token not in self._names:
-            self._names[token] = self._decode([token], skip_special_tokens=False)
+            self._names[token] = self._detokenizer.all([token])
         return self._names[token]
 
     def _in_tail(self, row: Row, stops: Sequence[str]) -> bool:
@@ -252,7 +280,7 @@ class Texts:
             max(len(stop.encode()) for stop in stops) + 4
         )  # a token is a byte at least; 4 for a character cut in two
         while True:
-            tail = self._decode(row.ids[-min(tokens, generated) :])
+            tail = self._detokenizer.text(row.ids[-min(tokens, generated) :])
             if any(stop in tail for stop in stops):
                 return True
             if tokens >= generated or len(tail) >= max(map(len, stops)) + 4:
@@ -267,9 +295,5 @@ class Texts:
 
     def _after(self, before: list[int], ids: list[int]) -> str:
         """Return the text of `ids` as it stands after `before`: some tokenizers drop a space at the very beginning."""
-        context, text = self._decode(before), self._decode(before + ids)
-        return text[len(context) :] if text.startswith(context) else self._decode(ids)
-
-    def _decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
-        return str(text)
+        context, text = self._detokenizer.text(before), self._detokenizer.text(before + ids)
+        return text[len(context) :] if text.startswith(context) else self._detokenizer.text(ids)

@@ -10,24 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from harness.engines.folder_tokenizer import FolderTokenizer
+from harness.engines.openai_answer import completion
+from harness.engines.openai_client import bounded_client
 from harness.engines.openai_stream import streamed
 from harness.engines.streaming import Pieces, settled
 from harness.errors import ConfigError, ModelError, nearest
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Tokenizer
-from harness.types import Completion, FinishReason, Request
+from harness.models import find_model
+from harness.types import Completion, Message, Request
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
@@ -51,13 +57,25 @@ _MOST_CONNECTIONS = 1000
 #: A server's message is quoted up to this many characters.
 _LONGEST = 400
 
-#: What servers write for the two reasons that leave a whole answer; the last two are text-generation-inference's.
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-}
+#: Parameters that cannot be left out.
+_NEEDED = ("model", "messages", "prompt")
+
+#: Parameters that a request can do without where the server refuses them, in the order in which they are given up.
+_DISPENSABLE = ("top_p", "seed", "stop", "temperature")
+
+#: What servers write where they do not take a parameter.
+_REFUSED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|deprecated|not permitted|not allowed|cannot both"
+    r"|extra (?:inputs|fields)",
+    re.IGNORECASE,
+)
+
+#: What servers write where prompt and answer together would be too long.
+_CONTEXT = re.compile(r"context length is ([\d,]+)", re.IGNORECASE)
+_SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
+_INPUT = re.compile(r"([\d,]+) (?:in the (?:messages|prompt)|input tokens)", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,8 @@ class OpenAIEngine:
     prompts, which `api` ``completions`` sends instead of text. `concurrency` is how many requests are open at the same
     time, `timeout` how many seconds the server may take for one, `max_retries` how often one is sent again after a 429,
     a 5xx, a time-out or a lost connection. `stop_limit` is how many stop strings the server takes (OpenAI: 4); the rest
-    cut the answer here. `extra_body` is put into every request as it is (``{top_k = 20}``).
+    cut the answer here. `extra_body` is put into every request as it is (``{top_k = 20}``). `omit` names parameters
+    that are left out (``["top_p"]``); some that a server refuses are left out without being named.
     """
 
     base_url: str | None = None
@@ -81,6 +100,7 @@ class OpenAIEngine:
     max_retries: int = 8
     stop_limit: int = 4
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    omit: tuple[str, ...] = ()
     name: ClassVar[str] = "openai"
 
     def __post_init__(self) -> None:
@@ -92,6 +112,9 @@ class OpenAIEngine:
             raise ValueError("max_retries and stop_limit must be 0 or more")
         if self.api == "chat" and self.tokenizer_path is not None:
             raise ValueError('tokenizer_path goes with api = "completions": chat takes messages, no token ids')
+        for name in self.omit:
+            if name in _NEEDED:
+                raise ValueError(f"omit: a request cannot do without {name}")
         if self.base_url is not None:
             _check_url(self.base_url, "base_url")
 
@@ -121,9 +144,7 @@ class OpenAIEngine:
         """Return the tokenizer at `tokenizer_path`; None without one: text or messages go to the server."""
         if self.tokenizer_path is None:
             return None
-        from harness.engines.models import load_tokenizer
-
-        return load_tokenizer(self.tokenizer_path)
+        return FolderTokenizer(find_model(self.tokenizer_path))
 
     def identity(self, model: str) -> Mapping[str, Any]:
         """Return the server, the model's name there, and what shapes the requests; never the key."""
@@ -133,6 +154,7 @@ class OpenAIEngine:
             "api": self.api,
             "tokenizer": self.tokenizer_path,
             "extra_body": dict(self.extra_body),
+            **({"omit": list(self.omit)} if self.omit else {}),
         }
 
     def load(self, model: str) -> ServedModel:
@@ -161,13 +183,18 @@ class OpenAIEngine:
 
 
 class ServedModel:
-    """A model on a server. `known` are the names of the models that the server lists, for the hint after a 404."""
+    """A model on a server. `known` are the names of the models that the server lists, for the hint after a 404.
+
+    `notices` say what requests had to be sent without, or with less of, than was asked.
+    """
 
     def __init__(self, engine: OpenAIEngine, model: str, known: tuple[str, ...] = ()) -> None:
         self._engine = engine
         self._model = model
         self._known = known
         self._limit_name = "max_tokens"
+        self._omitted = dict.fromkeys(engine.omit)
+        self.notices: list[str] = []
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield a completion for each request as its answer comes in.
@@ -232,7 +259,11 @@ class ServedModel:
         engine = self._engine
         seconds = openai.Timeout(engine.timeout, connect=min(engine.timeout, _CONNECT_SECONDS))
         client = openai.AsyncOpenAI(
-            api_key=_key(), base_url=engine.url, timeout=seconds, max_retries=engine.max_retries
+            api_key=_key(),
+            base_url=engine.url,
+            timeout=seconds,
+            max_retries=engine.max_retries,
+            http_client=bounded_client(engine.timeout),
         )
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         loop, leave, free = runner.get_loop(), asyncio.Event(), asyncio.Semaphore(engine.concurrency)
@@ -263,7 +294,12 @@ class ServedModel:
             started = time.perf_counter()
             try:
                 answer = await self._post(client, request, tell)
-                return _completion(answer, request, time.perf_counter() - started)
+                found = completion(answer, request, time.perf_counter() - started)
+                return (
+                    found
+                    if found.finish_reason is None
+                    else replace(found, finish_reason=_one_line(found.finish_reason))
+                )
             except openai.APIStatusError as error:
                 if error.status_code in (401, 402, 403, 404, 405) or error.code == "insufficient_quota":
                     _raise_refused(self._engine, self._model, error, self._known)
@@ -286,112 +322,93 @@ class ServedModel:
         return f"the connection was lost {times}: {_one_line(str(error.__cause__ or error))}"
 
     async def _post(self, client: AsyncOpenAI, request: Request, tell: _Tell | None) -> object:
-        """Send a request under the name for the token limit that the model takes, and return the answer's JSON.
+        """Send a request in the form that the model takes, and return the answer's JSON.
 
-        OpenAI's reasoning models refuse max_tokens and name max_completion_tokens, which other servers do not know.
+        What a server refuses is seen once and then left out of all requests: parameters that can be spared, and the
+        name max_tokens, in whose place OpenAI's reasoning models know max_completion_tokens. A limit beyond the context
+        that the server names is lowered to what is left there.
         """
         import openai
 
-        limit_name = self._limit_name
-        try:
-            return await self._send(client, self._body(request, limit_name), tell)
-        except openai.BadRequestError as error:
-            if limit_name != "max_tokens" or "max_completion_tokens" not in _said(error):
-                raise
-        self._limit_name = "max_completion_tokens"
-        return await self._send(client, self._body(request, self._limit_name), tell)
+        limit = request.generation.max_tokens
+        while True:
+            body = self._body(request, limit)
+            try:
+                return await self._send(client, body, tell)
+            except openai.BadRequestError as error:
+                said = _said(error)
+                left = _left(said, limit)
+                if left is not None:
+                    limit = left
+                    self._notice("max_tokens is above what the model's context leaves; it was lowered where needed")
+                elif not self._adapt(said, error.param, body):
+                    raise
+
+    def _adapt(self, said: str, param: object, body: Mapping[str, Any]) -> bool:
+        """Change what is sent, from what the server said of `body`; whether there was something to change."""
+        if not _REFUSED.search(said):
+            return False
+        if "max_tokens" in body and "max_completion_tokens" in said:
+            self._limit_name = "max_completion_tokens"
+            return True
+        ours = [name for name in _DISPENSABLE if name in body and name not in self._engine.extra_body]
+        named = [name for name in ours if name == param or re.search(rf"\b{name}\b", said)]
+        if not named:
+            return False
+        name = param if param in named else named[0]
+        self._omitted[str(name)] = None
+        self._notice(f"the server does not take {name} ({said.rstrip('.')}); requests go without it")
+        return True
+
+    def _notice(self, text: str) -> None:
+        """Say something once."""
+        if text not in self.notices:
+            self.notices.append(text)
+            _log.warning("openai: %s", text)
 
     async def _send(self, client: AsyncOpenAI, body: dict[str, Any], tell: _Tell | None) -> object:
         path = "/chat/completions" if self._engine.api == "chat" else "/completions"
         if tell is None:
             return await client.post(path, cast_to=object, body=body)
-        return await streamed(client, path, body, tell)
+        return await streamed(client, path, body, tell, self._engine.timeout)
 
-    def _body(self, request: Request, limit_name: str) -> dict[str, Any]:
+    def _body(self, request: Request, limit: int) -> dict[str, Any]:
         engine, generation, prompt = self._engine, request.generation, request.prompt
         body: dict[str, Any] = {
             "model": self._model,
-            limit_name: generation.max_tokens,
+            self._limit_name: limit,
             "temperature": generation.temperature,
             "top_p": generation.top_p,
         }
         if engine.api == "chat":
-            body["messages"] = [dict(m) for m in prompt.messages or ({"role": "user", "content": prompt.text},)]
+            messages = prompt.messages or (Message("user", prompt.text),)
+            body.update(messages=[message.as_dict() for message in messages])
+            if prompt.template_arguments:
+                body.update(chat_template_kwargs=dict(prompt.template_arguments))
             if generation.logprobs:
-                body |= {"logprobs": True, "top_logprobs": generation.logprobs}
+                body.update(logprobs=True, top_logprobs=generation.logprobs)
         elif prompt.messages is not None and prompt.token_ids is None:
             remedy = "set openai.api=chat, or openai.tokenizer_path to make token ids of it here"
             raise ModelError(f"openai: a chat prompt cannot go to {engine.url}/completions: {remedy}")
         else:
-            body["prompt"] = prompt.text if prompt.token_ids is None else list(prompt.token_ids)
+            body.update(prompt=prompt.text if prompt.token_ids is None else list(prompt.token_ids))
             if generation.logprobs:
-                body["logprobs"] = generation.logprobs
+                body.update(logprobs=generation.logprobs)
         if stop := generation.stop[: engine.stop_limit]:
-            body["stop"] = list(stop)
+            body.update(stop=list(stop))
         if generation.seed is not None:
-            body["seed"] = generation.seed
-        return body | dict(engine.extra_body)
+            body.update(seed=generation.seed)
+        body |= engine.extra_body
+        return {name: value for name, value in body.items() if name not in self._omitted or name in engine.extra_body}
 
 
-def _completion(answer: object, request: Request, seconds: float) -> Completion:
-    """Read the JSON of an answer in either form of the protocol; ValueError says what is missing or odd in it."""
-    if not isinstance(answer, dict):
-        raise ValueError(f"not a JSON object but {str(answer)[:100]!r}")
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError("it has no choices")
-    choice = choices[0]
-    text, ended = _text(choice), choice.get("finish_reason")
-    finish = _FINISH.get(ended) if isinstance(ended, str) else None
-    if finish is None:
-        why = "it was cut off by a content filter" if ended == "content_filter" else f"its finish_reason is {ended!r}"
-        raise ValueError(why)
-    ends = [at for stop in request.generation.stop if (at := text.find(stop)) >= 0]
-    if ends:
-        text, finish = text[: min(ends)], "stop"
-    usage = answer.get("usage")
-    sent = _count(usage, "prompt_tokens")
-    if sent is None and request.prompt.token_ids is not None:
-        sent = len(request.prompt.token_ids)
-    made = _count(usage, "completion_tokens")
-    return Completion(request.id, text, finish, sent, made, seconds, top_logprobs=_top_logprobs(choice.get("logprobs")))
-
-
-def _text(choice: Mapping[str, Any]) -> str:
-    """Return the text of a choice; none in a chat message where a reasoning model spent its tokens on thoughts."""
-    if isinstance(message := choice.get("message"), dict):
-        text = message.get("content") or message.get("refusal") or ""
-    else:
-        text = choice.get("text")
-    if not isinstance(text, str):
-        raise ValueError("its choice has no text")
-    return text
-
-
-def _count(usage: object, name: str) -> int | None:
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else None
-
-
-def _top_logprobs(logprobs: object) -> tuple[Mapping[str, float], ...]:
-    """Return the alternatives at each position, from the completions form or the chat form.
-
-    Where two tokens read alike (parts of one character) the more likely one stands, as it comes first.
-    """
-    if not isinstance(logprobs, dict):
-        return ()
-    try:
-        if isinstance(content := logprobs.get("content"), list):
-            positions = [[(top["token"], top["logprob"]) for top in token["top_logprobs"]] for token in content]
-        else:
-            positions = [list((top or {}).items()) for top in logprobs.get("top_logprobs") or ()]
-        found: list[dict[str, float]] = [{} for _ in positions]
-        for alternatives, position in zip(found, positions, strict=True):
-            for token, value in position:
-                alternatives.setdefault(token, float(value))
-        return tuple(found)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its logprobs are malformed ({error!r})") from error
+def _left(said: str, limit: int) -> int | None:
+    """Return how many tokens the context leaves for an answer, where the server says that `limit` is too many."""
+    context, sent = _CONTEXT.search(said), _INPUT.search(said)
+    if context is None or sent is None:
+        return None
+    left = int(context.group(1).replace(",", "")) - int(sent.group(1).replace(",", ""))
+    return left if 0 < left < limit else None
 
 
 def _check_url(url: str, name: str) -> None:
@@ -452,9 +469,16 @@ def _said(error: APIStatusError) -> str:
     return _one_line(str(body or "no reason given"))
 
 
+def _without_key(shortened: re.Match[str]) -> str:
+    """Return ``[key]`` for a key without its middle, as in ``sk-ABC...XYZ``, and other words as they are."""
+    key, (head, tail) = _key(), shortened.groups()
+    own = (len(head) > 2 and key.startswith(head)) or (len(tail) > 2 and key.endswith(tail))
+    return "[key]" if own else shortened[0]
+
+
 def _one_line(text: str) -> str:
     """Return `text` on one line that is safe to print, not too long, and without the key."""
-    text = text.replace(_key(), "[key]")
+    text = _SHORTENED.sub(_without_key, text.replace(_key(), "[key]"))
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST]).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 

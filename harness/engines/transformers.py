@@ -6,29 +6,26 @@ same greedy tokens in fp32 whatever the batch. The results of sampling do not de
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 import os
 import random
+import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.engines.batching import Decoder, out_of_memory, release
-from harness.engines.decoding import Row, Texts
-from harness.engines.models import (
-    context_length,
-    load_tokenizer,
-    model_digest,
-    model_folder,
-    quiet,
-    stop_token_ids,
-)
+from harness.engines.decoding import Row, RowTexts, cache_keyword
+from harness.engines.folder_tokenizer import FolderTokenizer
+from harness.engines.likelihood import Weighed, Weigher
 from harness.errors import ConfigError, ModelError, first_line
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
-from harness.types import Completion, Request
+from harness.models import ModelFolder, find_model, quiet
+from harness.types import SCORED, Completion, Request
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +52,8 @@ class TransformersEngine:
 
     name: ClassVar[str] = "transformers"
     applies_chat_template: ClassVar[bool] = False
+    gives_likelihoods: ClassVar[bool] = True
+    limits_thoughts: ClassVar[bool] = True
 
     device: str = "auto"
     dtype: str = "auto"
@@ -84,25 +83,25 @@ class TransformersEngine:
         return None
 
     def tokenizer(self, model: str) -> Tokenizer:
-        """Return the model's tokenizer; raises ModelError if there is none."""
-        return load_tokenizer(model)
+        """Return the model's tokenizer, which is read when something is encoded; raises ModelError if there is none."""
+        return FolderTokenizer(find_model(model))
 
     def identity(self, model: str) -> Mapping[str, Any]:
         """Return the model's digest, the dtype that it runs in (``auto``: the checkpoint's) and the sampling seed."""
         dtype = "float32" if self.dtype == "auto" and self._device_type() == "cpu" else self.dtype
-        return {"model_digest": model_digest(model), "dtype": dtype, "seed": self.seed}
+        return {"model_digest": find_model(model).digest, "dtype": dtype, "seed": self.seed}
 
     def load(self, model: str) -> Model:
         """Load weights and tokenizer; raises ModelError when anything about them or this machine does not fit."""
         if reason := self.available():
             raise ModelError(reason)
-        tokenizer = load_tokenizer(model)
-        network = self._network(model)
+        folder = find_model(model)
+        tokenizer = folder.tokenizer  # before the weights, which take longer
         return TransformersModel(
-            network,
+            self._network(folder),
             tokenizer,
-            stop_ids=stop_token_ids(model, tokenizer),
-            context=context_length(model),
+            stop_ids=folder.stop_ids,
+            context=folder.context,
             batch_tokens=self.batch_tokens,
             seed=self.seed,
         )
@@ -110,11 +109,9 @@ class TransformersEngine:
     def _device_type(self) -> str:
         if self.device != "auto":
             return self.device.partition(":")[0]
-        import torch
+        return "cuda" if _has_gpu() else "cpu"
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def _network(self, model: str) -> Any:
+    def _network(self, model: ModelFolder) -> Any:
         """Return the model's network in evaluation mode on its device."""
         import torch
         from transformers import AutoModelForCausalLM
@@ -125,16 +122,19 @@ class TransformersEngine:
         dtype = "float32" if self.dtype == "auto" and device == "cpu" else self.dtype
         try:
             with quiet():
+                config = copy.deepcopy(model.transformers_config)
+                config._attn_implementation = self.attn_implementation  # whatever config.json would have
                 network, report = auto.from_pretrained(
-                    model_folder(model),
+                    model.with_weights() if model.gguf is None else model.path,
+                    config=config,
                     dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-                    attn_implementation=self.attn_implementation,
                     trust_remote_code=False,
                     use_safetensors=True,
                     local_files_only=True,
                     output_loading_info=True,
+                    **model.gguf_file,
                 )
-            missing = sorted(report["missing_keys"])
+            missing = sorted(report.get("missing_keys"))
             network.to(device)
         except ModelError:
             raise
@@ -169,14 +169,10 @@ class TransformersModel:
         device = network.device
         kind = "cuda" if device.type == "cuda" else "cpu"
         room = _spare_memory(device) // _bytes_per_token(network)
-        self._decoder: Decoder | None = Decoder(
-            network,
-            Texts(tokenizer),
-            stop_ids,
-            batch_tokens=batch_tokens or max(1, room),
-            batch_rows=_ROWS[kind],
-            prefill_tokens=_PREFILL[kind],
-        )
+        sizes = {"batch_tokens": batch_tokens or max(1, room), "batch_rows": _ROWS[kind]}
+        sizes |= {"prefill_tokens": _PREFILL[kind]}
+        self._decoder: Decoder | None = Decoder(network, RowTexts(tokenizer), stop_ids, **sizes)
+        self._weigher: Weigher | None = Weigher(network, **sizes)
         self._device = device
         self._vocabulary: int = network.get_input_embeddings().num_embeddings
         self._context = context
@@ -186,14 +182,22 @@ class TransformersModel:
         """Yield a completion for each request as it finishes; `seconds` count from its admission to a batch."""
         pending = iter(requests)
         while window := list(itertools.islice(pending, _WINDOW)):
-            decoder, rows = self._open(), []
+            decoder, taken = self._open(), dict[str, Request]()
             for request in window:
                 problem = self._problem(request)
                 if problem is None:
-                    rows.append(self._row(request))
+                    taken[request.id] = request
                 else:
                     yield _refusal(request, problem)
-            yield from decoder.run(rows)
+            weighed: dict[str, Weighed] = {}
+            for each in self._weighed(taken.values()):
+                weighed[each.request.id] = each
+                if each.error is not None or not each.request.generated:
+                    yield _scored(each)
+                    del taken[each.request.id]
+            for completion in decoder.run(map(self._row, taken.values())):
+                found = weighed.get(completion.id)
+                yield replace(completion, continuations=found.logprobs) if found else completion
 
     def stream(self, request: Request) -> Generator[str, None, Completion]:
         """Yield the pieces of an answer and return its completion; see `harness.interfaces.StreamingModel`."""
@@ -202,9 +206,13 @@ class TransformersModel:
             return _refusal(request, problem)
         return (yield from self._open().stream(self._row(request)))
 
+    def _weighed(self, requests: Iterable[Request]) -> Iterator[Weighed]:
+        assert self._weigher is not None, "the model is open"
+        return self._weigher.run([request for request in requests if request.continuations])
+
     def close(self) -> None:
         """Drop the network and give its memory back."""
-        self._decoder = None
+        self._decoder = self._weigher = None
         release(self._device)
 
     def _open(self) -> Decoder:
@@ -221,6 +229,9 @@ class TransformersModel:
             return (
                 f"the prompt has {len(ids)} tokens; the model's context of {self._context} leaves no room for an answer"
             )
+        ids = max((ids, *(each.token_ids for each in request.continuations)), key=len)
+        if self._context is not None and len(ids) > self._context:
+            return f"prompt and option have {len(ids)} tokens, more than the model's context of {self._context}"
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:
             return f"a token id lies outside the model's vocabulary of {self._vocabulary}: not its own tokenizer"
         return None
@@ -232,8 +243,25 @@ class TransformersModel:
         return Row(request, ids, min(limit, self._context or limit), random.Random(seed))
 
 
+def _has_gpu() -> bool:
+    """Whether torch can use a GPU here; it need not be imported to know where the machine has no driver for one."""
+    nodes = ("nvidia*", "nvhost*", "nvgpu*", "kfd", "dxg")  # NVIDIA's, those of its boards, AMD's, and Windows' for WSL
+    if sys.platform == "linux" and not any(found for node in nodes for found in Path("/dev").glob(node)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _refusal(request: Request, problem: str) -> Completion:
     return Completion(request.id, "", None, prompt_tokens=len(request.prompt.token_ids or ()) or None, error=problem)
+
+
+def _scored(weighed: Weighed) -> Completion:
+    """Return the completion of a request for which nothing is generated."""
+    request, count = weighed.request, len(weighed.request.prompt.token_ids or ())
+    end = None if weighed.error else SCORED
+    return Completion(request.id, "", end, count, 0, weighed.seconds, weighed.error, continuations=weighed.logprobs)
 
 
 def _bytes_per_token(network: Any) -> int:
@@ -248,7 +276,8 @@ def _bytes_per_token(network: Any) -> int:
     layers: list[Any] = cache.layers  # filled by the network
     try:
         with torch.inference_mode():
-            network(input_ids=torch.zeros(2, 3, dtype=torch.long, device=network.device), past_key_values=cache)
+            ids = torch.zeros(2, 3, dtype=torch.long, device=network.device)
+            network(input_ids=ids, **{cache_keyword(network): cache})
     except Exception as error:  # the code of each architecture raises whatever it meets
         raise ModelError(f"{name} cannot be run here ({first_line(error)}); try the engine vllm") from error
     held = [(layer.keys, layer.values) for layer in layers if type(layer).__name__ == "DynamicLayer"]

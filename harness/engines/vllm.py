@@ -7,7 +7,6 @@ the replica with the most room and results are merged as they finish.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -26,12 +25,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.engines.models import load_tokenizer, model_digest, model_folder, stop_token_ids
+from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.streaming import Pieces
 from harness.engines.vllm_replica import GRACE, Abort, Failed, Finished, Grown, Outgoing, Ready, Setup, Submitted
 from harness.errors import ModelError
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
+from harness.models import ModelFolder, find_model
 from harness.types import Completion, Request
 
 #: Requests that a replica is given for each that it can run at a time: one running and one to take its place, so that
@@ -88,6 +88,8 @@ class VllmEngine:
 
     name: ClassVar[str] = "vllm"
     applies_chat_template: ClassVar[bool] = False
+    gives_likelihoods: ClassVar[bool] = True
+    limits_thoughts: ClassVar[bool] = True
     tensor_parallel_size: int = 1
     data_parallel_size: int = 1
     dtype: str = "auto"
@@ -116,14 +118,15 @@ class VllmEngine:
         return None
 
     def tokenizer(self, model: str) -> Tokenizer:
-        """Return the model's tokenizer; ModelError where it has none."""
-        return load_tokenizer(model)
+        """Return the model's tokenizer, which is read when something is encoded; ModelError where it has none."""
+        return FolderTokenizer(find_model(model))
 
     def identity(self, model: str) -> Mapping[str, Any]:
         """Return the model's digest and the options that completions depend on; how work is spread is none of them."""
+        folder = find_model(model)
         return {
-            "model_digest": model_digest(model),
-            "dtype": self._dtype(model_folder(model, weights=False)),
+            "model_digest": folder.digest,
+            "dtype": self._dtype(folder),
             "max_model_len": self.max_model_len,
             "quantization": self.quantization,
             "seed": self.seed,
@@ -138,12 +141,12 @@ class VllmEngine:
 
     def setup(self, model: str) -> Setup:
         """Return what each replica is started with; ModelError where the model lacks something."""
-        return Setup(self._arguments(model), stop_token_ids(model, load_tokenizer(model)))
+        folder = find_model(model)
+        return Setup(self._arguments(folder), folder.stop_ids)
 
-    def _arguments(self, model: str) -> dict[str, Any]:
-        folder = model_folder(model, weights=self.engine_args.get("load_format") != "dummy")
+    def _arguments(self, folder: ModelFolder) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "model": str(folder),
+            "model": str(folder.path if self.engine_args.get("load_format") == "dummy" else folder.with_weights()),
             "tensor_parallel_size": self.tensor_parallel_size,
             "dtype": self._dtype(folder),
             "enforce_eager": self.enforce_eager,
@@ -158,18 +161,17 @@ class VllmEngine:
         bounded = {"gpu_memory_utilization", "kv_cache_memory_bytes"} & arguments.keys()
         if _built_for_cpu() and not bounded and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             # vLLM would want 92% of the machine's memory for itself.
-            arguments["kv_cache_memory_bytes"] = _available_memory() // 4 // self.data_parallel_size
+            arguments.update(kv_cache_memory_bytes=_available_memory() // 4 // self.data_parallel_size)
         return arguments
 
-    def _dtype(self, folder: Path) -> str:
+    def _dtype(self, folder: ModelFolder) -> str:
         """Return the dtype to run in: with ``auto`` what the checkpoint says, ``auto`` again where it says nothing.
 
         vLLM's own ``auto`` turns float32 into 16 bits, which is another model than the one that was saved.
         """
         if self.dtype != "auto":
             return self.dtype
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        dtype = config.get("dtype", config.get("torch_dtype"))
+        dtype = folder.config.get("dtype", folder.config.get("torch_dtype"))
         return dtype if isinstance(dtype, str) else "auto"
 
     def environments(self) -> list[dict[str, str]]:
@@ -345,7 +347,12 @@ class _Replica:
         self.in_flight.update(batch)
         try:
             self.connection.send(
-                [Submitted(key, one.prompt.token_ids or (), one.generation, streamed) for key, one in batch.items()]
+                [
+                    Submitted(
+                        key, one.prompt.token_ids or (), one.generation, streamed, one.continuations, one.generated
+                    )
+                    for key, one in batch.items()
+                ]
             )
         except OSError:
             while True:
@@ -457,6 +464,8 @@ def _completion(request: Request, finished: Finished) -> Completion:
         seconds=finished.seconds,
         error=finished.error,
         top_logprobs=finished.top_logprobs,
+        continuations=finished.continuations,
+        thought_tokens=finished.thought_tokens,
     )
 
 

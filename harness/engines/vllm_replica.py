@@ -15,16 +15,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
+from harness.engines.detokenizing import Detokenizer
 from harness.engines.streaming import settled, without_bytes
+from harness.engines.thinking import Thoughts
 from harness.errors import first_line
-from harness.types import FinishReason, Generation
+from harness.types import SCORED, Continuation, FinishReason, Generation
 
 #: Seconds that vLLM gets to shut down before its processes are killed.
 GRACE = 30.0
@@ -39,12 +41,17 @@ class Setup:
 
 
 class Submitted(NamedTuple):
-    """A request: a key of the sender's own, the prompt's token ids, how to sample, and whether to tell `Grown`."""
+    """A request: a key of the sender's own, the prompt's token ids, how to sample, and whether to tell `Grown`.
+
+    `continuations` are to be given log-probabilities; where `generated` is false nothing is sampled beside them.
+    """
 
     key: int
     token_ids: tuple[int, ...]
     generation: Generation
     streamed: bool = False
+    continuations: tuple[Continuation, ...] = ()
+    generated: bool = True
 
 
 class Abort(NamedTuple):
@@ -81,6 +88,24 @@ class Finished(NamedTuple):
     seconds: float | None = None
     error: str | None = None
     top_logprobs: tuple[Mapping[str, float], ...] = ()
+    continuations: tuple[float, ...] = ()
+    thought_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request on its way, of whose parts so many are `left`; `end` is what is known of its end.
+
+    `before` are the tokens up to the limit of its thoughts, and those that close these, once they are there.
+    """
+
+    request: Submitted
+    started: float
+    left: int
+    end: Finished
+    logprobs: list[float]
+    before: list[int] = field(default_factory=list)
+    tables: list[Mapping[str, float]] = field(default_factory=list)
 
 
 Incoming: TypeAlias = list[Submitted] | Abort | None  # None: the connection has closed
@@ -147,7 +172,7 @@ class _StepLoop:
         self._engine = engine
         self._stop_token_ids = stop_token_ids
         self._words = words
-        self._started: dict[str, tuple[float, Submitted]] = {}  # by vLLM's request id
+        self._open: dict[int, _Open] = {}  # by the request's key
         self._sampling = lru_cache(maxsize=64)(self._new_sampling)
 
     def _new_sampling(self, generation: Generation, streamed: bool) -> Any:
@@ -179,44 +204,131 @@ class _StepLoop:
                 error=f"a prompt of {len(request.token_ids)} tokens does not fit a context of {limit}: "
                 "raise vllm.max_model_len if the model allows it, or shorten the prompt",
             )
-        name = str(request.key)
+        parts: dict[str, tuple[Sequence[int], Any]] = {}
         try:
-            prompt = tokens_input(list(request.token_ids))
-            self._engine.add_request(name, prompt, self._sampling(request.generation, request.streamed))
+            parts.update(self._parts(request))
+            for name, (ids, sampling) in parts.items():
+                self._engine.add_request(name, tokens_input(list(ids)), sampling)
         except (ValueError, VLLMValidationError) as error:  # what vLLM raises for a request that it cannot run
+            self._engine.abort_request([*parts])
             return Finished(request.key, error=f"vLLM refuses the request: {_message(error)}")
-        self._started[name] = time.perf_counter(), request
+        logprobs = [0.0] * len(request.continuations)
+        end = Finished(request.key, finish_reason=SCORED, completion_tokens=0)
+        self._open[request.key] = _Open(request, time.perf_counter(), len(parts), end, logprobs)
         return None
+
+    def _parts(self, request: Submitted) -> Iterator[tuple[str, tuple[Sequence[int], Any]]]:
+        """Yield what vLLM is asked, by the name under which: the key, alone and with each continuation's number.
+
+        The last token of a continuation of one token is sampled, with no other to choose from, since a prompt whose
+        tokens' log-probabilities are wanted is read as a whole, whatever the prefix cache has of it.
+        """
+        if request.generated:
+            limit = request.generation.thinking_tokens
+            first = (
+                request.generation
+                if limit is None
+                else replace(request.generation, max_tokens=limit, thinking_tokens=None)
+            )
+            yield str(request.key), (request.token_ids, self._sampling(first, request.streamed))
+        for number, each in enumerate(request.continuations):
+            ids = each.token_ids
+            single = len(ids) - each.start == 1
+            asked = (ids[:-1], _one_of([ids[-1]])) if single else (ids, _read())
+            yield f"{request.key}/{number}", asked
 
     def abort(self) -> None:
         """Drop every unfinished request."""
-        self._engine.abort_request(list(self._started))
-        self._started.clear()
+        self._engine.abort_request([name for each in self._open.values() for name, _ in self._parts(each.request)])
+        self._open.clear()
 
     def step(self) -> Iterable[Finished | Grown]:
         """Let the engine generate one token for everything that it runs; yield what that finished, or let grow."""
         for output in self._engine.step():
-            if output.request_id not in self._started:
+            key, _, number = output.request_id.partition("/")
+            found = self._open.get(int(key))
+            if found is None:
                 continue
             if output.finished:
-                started, request = self._started.pop(output.request_id)
-                yield self._finished(request, output.outputs[0], time.perf_counter() - started)
-            else:
-                _, request = self._started[output.request_id]
-                yield Grown(request.key, self._words.settled(request, list(output.outputs[0].token_ids)))
+                seconds = time.perf_counter() - found.started
+                if number:
+                    found.logprobs[int(number)] = _logprob(found.request.continuations[int(number)], output)
+                elif self._goes_on(found, output.outputs[0]):
+                    continue
+                else:
+                    found.end = self._finished(found, output.outputs[0], seconds)
+                found.left -= 1
+                if not found.left:
+                    del self._open[found.request.key]
+                    yield found.end._replace(seconds=seconds, continuations=tuple(found.logprobs))
+            elif not number:
+                ids = [*found.before, *output.outputs[0].token_ids]
+                yield Grown(found.request.key, self._words.settled(found.request, ids))
 
-    def _finished(self, request: Submitted, output: Any, seconds: float) -> Finished:
-        tokens = len(output.token_ids)
+    def _goes_on(self, found: _Open, output: Any) -> bool:
+        """Ask for the rest of a completion that has come to the limit of its thoughts, closed if they are open."""
+        request = found.request
+        limit = request.generation.thinking_tokens
+        if limit is None or found.before or output.finish_reason != "length":
+            return False
+        ids = list(output.token_ids)
+        closing = self._words.closing(request.token_ids, ids)
+        left = request.generation.max_tokens - len(ids) - len(closing)
+        prompt = [*request.token_ids, *ids, *closing]
+        if left < 1 or len(prompt) >= self._engine.vllm_config.model_config.max_model_len:
+            return False
+        from vllm.inputs import tokens_input
+
+        found.before = [*ids, *closing]
+        found.tables = self._tables(request, output)
+        sampling = self._sampling(replace(request.generation, max_tokens=left, thinking_tokens=None), request.streamed)
+        self._engine.add_request(str(request.key), tokens_input(prompt), sampling)
+        return True
+
+    def _tables(self, request: Submitted, output: Any) -> list[Mapping[str, float]]:
+        return [self._words.table(position, request.generation.logprobs) for position in output.logprobs or ()]
+
+    def _finished(self, found: _Open, output: Any, seconds: float) -> Finished:
+        request, before = found.request, found.before
+        ids = [*before, *output.token_ids]
         if output.finish_reason not in ("stop", "length"):
             reason = f"vLLM gave up with {output.finish_reason!r}"
-            return Finished(request.key, output.text, None, tokens, seconds, reason)
-        text = output.text
-        if not isinstance(output.stop_reason, str):  # not cut at a stop string
+            return Finished(request.key, output.text, None, len(ids), seconds, reason)
+        thoughts = self._words.thoughts(request.token_ids, ids)
+        if isinstance(output.stop_reason, str):  # cut at a stop string
+            text = self._words.text(request.token_ids, before) + output.text
+        else:
             ended = output.finish_reason == "stop"  # by the last token, which is no text, whether special or not
-            text = self._words.text(request.token_ids, list(output.token_ids[: tokens - ended]))
-        count = request.generation.logprobs
-        logprobs = tuple(self._words.table(position, count) for position in output.logprobs or ())
-        return Finished(request.key, text, output.finish_reason, tokens, seconds, None, logprobs)
+            text = self._words.text(request.token_ids, ids[: len(ids) - ended])
+        tables = (*found.tables, *self._tables(request, output))
+        end = Finished(request.key, text, output.finish_reason, len(ids), seconds, None, tables)
+        return end._replace(thought_tokens=thoughts)
+
+
+def _one_of(tokens: list[int]) -> Any:
+    """Return how to sample one token of `tokens`, with its log-probability among all."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    final = RequestOutputKind.FINAL_ONLY
+    return SamplingParams(max_tokens=1, temperature=0, logprobs=1, allowed_token_ids=tokens, output_kind=final)
+
+
+def _read() -> Any:
+    """Return how to have a prompt's own log-probabilities; one token must be sampled behind it."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def _logprob(continuation: Continuation, output: Any) -> float:
+    """Return the log-probability of a continuation from vLLM's output of its part."""
+    ids, start = continuation.token_ids, continuation.start
+    if len(ids) - start == 1:
+        return float(output.outputs[0].logprobs[0][ids[-1]].logprob)
+    places = zip(output.prompt_logprobs[start:], ids[start:], strict=True)
+    return sum(float(place[token].logprob) for place, token in places)
 
 
 class _Words:
@@ -228,13 +340,16 @@ class _Words:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._name = lru_cache(maxsize=None)(lambda token: self._decode([token], skip_special_tokens=False))
+        self._detokenizer = Detokenizer(tokenizer)
+        self._thoughts = Thoughts(tokenizer, self._detokenizer)
+        self.closing, self.thoughts = self._thoughts.closing, self._thoughts.count
+        self._name = lru_cache(maxsize=None)(lambda token: self._detokenizer.all([token]))
 
     def text(self, prompt: Sequence[int], ids: list[int]) -> str:
         """Return the text of `ids` as it stands after `prompt`: some tokenizers drop a space at the very beginning."""
         before = list(prompt[-8:])
-        context, text = self._decode(before), self._decode(before + ids)
-        return text[len(context) :] if text.startswith(context) else self._decode(ids)
+        context, text = self._detokenizer.text(before), self._detokenizer.text(before + ids)
+        return text[len(context) :] if text.startswith(context) else self._detokenizer.text(ids)
 
     def settled(self, request: Submitted, ids: list[int]) -> str:
         """Return what is sure already of the text of a request's `ids` so far."""
@@ -251,10 +366,6 @@ class _Words:
             if candidate.rank <= count:
                 table.setdefault(self._name(token), candidate.logprob)
         return table
-
-    def _decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
-        return str(text)
 
 
 def _receive(connection: Connection[Any, Any], inbox: SimpleQueue[Incoming]) -> None:

@@ -8,30 +8,49 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from harness import __version__
-from harness.config import configure, options_of
+from harness.calls import blamed, choices_of, examples_of, instruction_of, reads_likelihoods, score
+from harness.config import configured, merged, options_of
 from harness.datasets import DataSource
 from harness.datasets.ids import IdIndex
-from harness.errors import ConfigError, DataError, ModelError, nearest
-from harness.evaluation.journal import RUN_FORMAT
+from harness.errors import ConfigError, DataError, PromptError, nearest
 from harness.evaluation.prompt_file import PROMPTS, PromptFile, is_prompt_file
 from harness.evaluation.selection import select
-from harness.interfaces import Benchmark, Engine, Parser, Scorer, Tokenizer
-from harness.prompts import Choice, choose_format
+from harness.interfaces import Benchmark, Parser, Scorer
+from harness.prompts import FormatOptions, format_options
 from harness.registry import Registry
-from harness.types import DataFile, Example, Generation, PluginSource, Request
+from harness.respondent import Respondent, choose_engine, make_respondent
+from harness.runs.folder import RUN_FORMAT
+from harness.runs.samples import MOST_SAMPLES
+from harness.statistics import GroupsAre
+from harness.types import DataFile, Example, Generation, PluginSource, Request, described, sample_key
+from harness.version import __version__
 
 #: The table of options that go to the judge's engine.
 JUDGE = "judge"
 
+#: Options that are no part of what a run is.
+_OF_THE_COMMAND = ("shared", "run_dir", "replace")
+
+#: The other options that say who judges.
+_JUDGING = ("judge_model", "judge_engine", "judge_prompt_format")
+
+#: The table of arguments that go to the model's chat template.
+TEMPLATE = "chat_template"
+
+#: What is read of a model: what it says, how likely it finds each option, or both; and the parser of the second.
+Scoring: TypeAlias = Literal["generated", "loglikelihood", "both"]
+LOGLIKELIHOOD = "loglikelihood"
+
+#: The engine of recorded outputs, and what stands for an engine where outputs were imported: they draw none.
+REPLAY, IMPORT = "replay", "import"
+
+#: The end of an id that looks like a repeat's.
+_NUMBERED = re.compile(r"#([1-9]\d{0,8})$")
+
 #: Made once, as `json.dumps` with options makes an encoder each time.
 _encode_sorted = json.JSONEncoder(sort_keys=True).encode
-
-#: What ``auto`` tries, in this order.
-AUTO_ENGINES = ("vllm", "transformers")
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,15 @@ class RunOptions:
 
     `options` holds the tables of plugins by name. `limit` examples at most, drawn with `seed`. Where a benchmark's
     answers are judged, `judge_model` does so once the evaluated model has been freed, run by `judge_engine`, whose own
-    options are the table ``judge``, and asked in `judge_prompt_format`. `trackers` are told the final metrics.
+    options are the table ``judge``, and asked in `judge_prompt_format`. `system` is a system message or a file of one,
+    `template` the name of one of several chat templates, whose arguments are the table ``chat_template``; for the judge
+    they stand in its table. `trackers` are told the final metrics. `parsers` and `scorer` take the place of the
+    benchmarks' own; `scoring` ``loglikelihood`` reads the likeliest option in their place, and ``both`` beside them.
+    `samples` is how often each example is asked, at a temperature above 0. `groups_are` says whether a
+    benchmark's groups (MMLU's subjects) are a ``sample`` of more such groups or the ``whole``, which decides on
+    intervals; ``auto`` takes ten and more as a sample. `shared` names the options and tables that stand in a run file
+    alone, which may be meant for other benchmarks, too. `run_dir` is the run's own folder, in the place of one that is
+    named by benchmark, model and time below `out`; with `replace` a run of other options that is there makes way.
     """
 
     benchmark: tuple[str, ...] = ()
@@ -51,15 +78,36 @@ class RunOptions:
     out: str = "runs"
     limit: int | None = None
     seed: int = 0
+    samples: int = 1
     judge_model: str | None = None
     judge_engine: str = "auto"
     judge_prompt_format: str | None = None
+    system: str | None = None
+    template: str | None = None
     trackers: tuple[str, ...] = ()
+    groups_are: GroupsAre = "auto"
+    parsers: tuple[str, ...] = ()
+    scorer: str | None = None
+    scoring: Scoring = "generated"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    run_dir: str | None = None
+    replace: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, not {self.limit}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, not {self.samples}")
+        if self.scoring == "loglikelihood" and self.parsers:
+            raise ValueError("scoring=loglikelihood reads no output; leave parsers out, or give scoring=both")
+
+    def read_by(self, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the parsers' names, of a benchmark whose own they are."""
+        if self.scoring == "generated":
+            return self.parsers or own
+        read = (self.parsers or own) if self.scoring == "both" else ()
+        return tuple(dict.fromkeys((*read, LOGLIKELIHOOD)))
 
 
 @dataclass(frozen=True)
@@ -68,12 +116,9 @@ class Plan:
 
     options: RunOptions
     benchmark: Benchmark
-    engine: Engine
-    engine_reason: str
+    respondent: Respondent
     parsers: tuple[Parser, ...]
     scorer: Scorer
-    choice: Choice
-    tokenizer: Tokenizer | None
     generation: Generation
     examples: Sequence[Example]
     selection: Sequence[int]
@@ -87,29 +132,66 @@ class Plan:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     @property
-    def model_name(self) -> str:
-        """The model as folders and exported files name it."""
-        return model_name(self.options.model)
+    def title(self) -> str:
+        """What is asked of whom and how, on one line, for people."""
+        asked = self.respondent
+        return f"{self.benchmark.title} · {asked.name} · {asked.engine.name} · {asked.format.name}"
+
+    @property
+    def generates(self) -> bool:
+        """Whether a model's words are read, or judged; else nothing is generated."""
+        return not self.parsers or self.scorer.judged or not all(map(reads_likelihoods, self.parsers))
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it is read how likely the model finds each option."""
+        return any(map(reads_likelihoods, self.parsers))
 
     def request(self, index: int) -> tuple[Example, Request]:
         """Return the example at `index` of the benchmark and the request that asks it."""
-        example = self.examples[index]
-        prompt = self.choice.format.render(self.benchmark.instruction(example), self.tokenizer)
-        return example, Request(example.id, prompt, self.generation, index)
+        with blamed(self.benchmark):
+            example = self.examples[index]
+        asked = instruction_of(self.benchmark, example)
+        system = self.benchmark.system(example) if isinstance(self.benchmark, PromptFile) else None
+        choices = choices_of(self.benchmark, example) if self.weighs else None
+        sent = self.respondent.request(example.id, index, asked, self.generation, system=system, choices=choices)
+        return example, sent if self.generates else dataclasses.replace(sent, generated=False)
+
+    def repeated(self, request: Request, repeat: int) -> Request:
+        """Return the request that asks the same for another sample of the example; `repeat` 0 gives `request` itself.
+
+        Its seed is made of the user's for the benchmark, or else the engine's, and of the example and the repeat: what
+        a repeat gives depends neither on how many there are nor on what else is asked.
+        """
+        if not repeat:
+            return request
+        own = request.generation.seed
+        seed = self.respondent.model_identity.get("seed") if own is None else own
+        generation = dataclasses.replace(request.generation, seed=_seed(seed, request.id, repeat))
+        key = sample_key(request.id, repeat)
+        return dataclasses.replace(request, id=key, generation=generation, repeat=repeat)
+
+    def command(self) -> dict[str, Any]:
+        """Return the options that give this one plan, for run.json."""
+        asked = self.benchmark.path if isinstance(self.benchmark, PromptFile) else self.benchmark.name
+        given = {**dataclasses.asdict(self.options), "benchmark": [asked], "engine": self.respondent.engine.name}
+        for name in _OF_THE_COMMAND:
+            del given[name]
+        usual = {"samples": 1, "scoring": "generated"}
+        return {name: value for name, value in given.items() if name not in usual or value != usual[name]}
 
     def record(self) -> dict[str, Any]:
         """Return the content of run.json, but for the environment and the time."""
-        options = dataclasses.asdict(self.options)
-        asked = self.benchmark.path if isinstance(self.benchmark, PromptFile) else self.benchmark.name
+        asked_of = self.respondent
         return {
             "format": RUN_FORMAT,
             "harness": __version__,
             "fingerprint": self.fingerprint,
             "benchmark": self.benchmark.name,
-            "model": self.model_name,
-            "engine": self.engine.name,
-            "command": {**options, "benchmark": [asked], "engine": self.engine.name},
-            "prompt_format": {"name": self.choice.format.name, "reason": self.choice.reason},
+            "model": asked_of.name,
+            "engine": asked_of.engine.name,
+            "command": self.command(),
+            "prompt_format": {"name": asked_of.format.name, "reason": asked_of.choice.reason},
             "parsers": [parser.name for parser in self.parsers],
             "scorer": self.scorer.name,
             "examples": len(self.examples),
@@ -129,88 +211,164 @@ def make_plans(options: RunOptions, registry: Registry) -> tuple[Plan, ...]:
         raise ConfigError("no benchmark given: --benchmark NAME (`harness plugins` lists them)")
     if not options.model:
         raise ConfigError("no model given: --model FOLDER (or a name on the Hugging Face hub)")
-    engine, why = choose_engine(options, registry)
+    engine, why = choose_engine(options.engine, options.options, registry)
     names = dict.fromkeys(options.benchmark)
+    if options.run_dir is not None and len(names) > 1:
+        raise ConfigError(f"--run-dir {options.run_dir} is the folder of one run; {len(names)} benchmarks are given")
+    if options.replace and options.run_dir is None:
+        raise ConfigError("--replace goes with --run-dir DIR")
     benchmarks = [_benchmark(options, name, registry) for name in names]
-    used = {JUDGE, engine.name, *options.trackers, *(name for b in benchmarks for name in _tables_of(b))}
+    tables = (name for benchmark in benchmarks for name in _tables_of(options, benchmark))
+    used = [JUDGE, TEMPLATE, engine.name, *options.trackers, *tables]
+    judged = [registry.scorer(_scorer(options, each)).judged for each in benchmarks]
+    options = _narrowed(options, used, any(judged), registry)
+    _refuse_unknown(options, used)
+    check_judge(options, judged)
+    respondent = make_respondent(options.model, engine, why, options.prompt_format, asked_with(options))
+    by = registry.source("engines", engine.name)
+    return tuple(_plan(options, registry, benchmark, respondent, by) for benchmark in benchmarks)
+
+
+def make_plan(options: RunOptions, registry: Registry, respondent: Respondent, by: PluginSource) -> Plan:
+    """Return the plan of the one benchmark that `options` name, whose outputs `respondent` has already, by way of `by`.
+
+    Raises HarnessError as `make_plans` does.
+    """
+    [name] = options.benchmark
+    benchmark = _benchmark(options, name, registry)
+    used = [by.name, *_tables_of(options, benchmark)]
+    _refuse_unknown(options, used)
+    return _plan(options, registry, benchmark, respondent, by)
+
+
+def _narrowed(options: RunOptions, used: Sequence[str], judged: bool, registry: Registry) -> RunOptions:
+    """Return `options` without what their run file says of other benchmarks, engines and judges than this run has."""
+    known = {PROMPTS, *(plugin.name for plugin in registry.plugins())} - set(used)
+    left_out = known & options.shared
+    changes: dict[str, Any] = {}
+    given = {name for name in _JUDGING if getattr(options, name) != getattr(RunOptions, name)}
+    given |= {JUDGE} & options.options.keys()
+    if given <= options.shared and not (judged and options.judge_model is not None):
+        left_out.add(JUDGE)
+        changes = {name: getattr(RunOptions, name) for name in _JUDGING}
+    tables = {name: table for name, table in options.options.items() if name not in left_out}
+    return dataclasses.replace(options, **changes, options=tables)
+
+
+def _refuse_unknown(options: RunOptions, used: Sequence[str]) -> None:
+    """Raise ConfigError for a table of options that nothing takes."""
     for name in options.options:
         if name not in used:
             raise ConfigError(f"unknown option or plugin {name!r}{nearest(name, [*used, *_option_names()])}")
-    check_judge(options, [registry.get("scorers", benchmark.scorer).judged for benchmark in benchmarks])
-    tokenizer = engine.tokenizer(options.model)
-    choice = choose_format(
-        options.model, options.prompt_format, tokenizer, applies_chat_template=engine.applies_chat_template
-    )
-    model = engine.identity(options.model)
-    return tuple(_plan(options, registry, b, engine, why, tokenizer, choice, model) for b in benchmarks)
+
+
+def asked_with(options: RunOptions) -> FormatOptions:
+    """Return what is said about the evaluated model's prompts; ConfigError for what does not fit."""
+    return format_options(options.system, options.template, options.options.get(TEMPLATE, {}))
 
 
 def _benchmark(options: RunOptions, name: str, registry: Registry) -> Benchmark:
     """Return the benchmark called `name`, or the one in the file of that name, with its options put in."""
     if is_prompt_file(name):
-        return PromptFile(name, options.options, registry)
-    benchmark: Benchmark = configured(options.options, name, registry.get("benchmarks", name))
-    return benchmark
+        table = options.options.get(PROMPTS, {})
+        named = table.get("parser", ()) if isinstance(table, Mapping) else ()
+        own = {"parser": options.read_by(tuple([named] if isinstance(named, str) else named)), "scorer": options.scorer}
+        given = {key: value for key, value in own.items() if value}
+        return PromptFile(name, merged(options.options, {PROMPTS: given}) if given else options.options, registry)
+    return configured(options.options, name, registry.benchmark(name))
 
 
-def _tables_of(benchmark: Benchmark) -> Iterator[str]:
+def _scorer(options: RunOptions, benchmark: Benchmark) -> str:
+    return options.scorer or benchmark.scorer
+
+
+def _parsers(options: RunOptions, benchmark: Benchmark) -> tuple[str, ...]:
+    return benchmark.parsers if isinstance(benchmark, PromptFile) else options.read_by(benchmark.parsers)
+
+
+def _tables_of(options: RunOptions, benchmark: Benchmark) -> Iterator[str]:
     """Yield the names of the tables whose options a benchmark, its scorer and its parsers take."""
     yield PROMPTS if isinstance(benchmark, PromptFile) else benchmark.name
-    yield from (benchmark.scorer, *benchmark.parsers)
+    yield from (_scorer(options, benchmark), *_parsers(options, benchmark))
 
 
 def _plan(
-    options: RunOptions,
-    registry: Registry,
-    benchmark: Benchmark,
-    engine: Engine,
-    why: str,
-    tokenizer: Tokenizer | None,
-    choice: Choice,
-    model: Mapping[str, Any],
+    options: RunOptions, registry: Registry, benchmark: Benchmark, respondent: Respondent, by: PluginSource
 ) -> Plan:
     source = DataSource(options.data)
-    parsers = tuple(configured(options.options, name, registry.get("parsers", name)) for name in benchmark.parsers)
-    scorer = configured(options.options, benchmark.scorer, registry.get("scorers", benchmark.scorer))
-    examples = benchmark.examples(source)
-    groups, digest = _check_examples(benchmark, examples)
-    generation = dataclasses.replace(
-        benchmark.generation, stop=tuple(dict.fromkeys((*benchmark.generation.stop, *choice.format.stop)))
-    )
+    names, scored_by = _parsers(options, benchmark), _scorer(options, benchmark)
+    parsers = tuple(configured(options.options, name, registry.parser(name)) for name in names)
+    scorer = configured(options.options, scored_by, registry.scorer(scored_by))
+    with blamed(benchmark):
+        examples = benchmark.examples(source)
+    groups, digest = _check_examples(benchmark, examples, options.samples)
+    if not scorer.judged:
+        score(scorer, examples[0], None)  # one that fails on all examples fails before the model is loaded
+    generation = respondent.sampling(benchmark.generation)
+    _check_likelihoods(options, benchmark, parsers, respondent, examples[0])
+    _check_samples(options, benchmark, respondent, len(examples))
     plugins = (
         *(() if isinstance(benchmark, PromptFile) else (registry.source("benchmarks", benchmark.name),)),
-        registry.source("engines", engine.name),
+        by,
         registry.source("scorers", scorer.name),
         *(registry.source("parsers", parser.name) for parser in parsers),
     )
     table = benchmark.options if isinstance(benchmark, PromptFile) else benchmark
     identity = {
         "benchmark": {"name": benchmark.name, **options_of(table)},
-        "generation": dataclasses.asdict(generation),
-        "model": model,
-        "engine": engine.name,
-        "prompt_format": {"name": choice.format.name, "digest": choice.format.digest},
-        "chat_template": chat_template_digest(choice, tokenizer),
+        "generation": described(generation),
+        **respondent.identity,
         "parsers": [{"name": parser.name, **options_of(parser)} for parser in parsers],
         # What a judge is asked comes after the outputs, and is recorded with its judgements.
         "scorer": {"name": scorer.name, **({} if scorer.judged else options_of(scorer))},
         "examples": digest,
-        "plugins": [dataclasses.asdict(plugin) for plugin in plugins if plugin.kind != "engines"],
+        "plugins": [dataclasses.asdict(plugin) for plugin in plugins if plugin is not by],
         "limit": options.limit,
         "seed": options.seed if options.limit is not None else None,
+        **({"samples": options.samples} if options.samples > 1 else {}),
     }
     return Plan(
-        options, benchmark, engine, why, parsers, scorer, choice, tokenizer, generation, examples,
+        options, benchmark, respondent, parsers, scorer, generation, examples,
         select(groups, options.limit, options.seed), source.used, plugins, identity,
     )  # fmt: skip
 
 
-def configured(tables: Mapping[str, Any], name: str, plugin: Any) -> Any:
-    """Return `plugin` with the options that `tables` hold under its name; ConfigError for what does not fit."""
-    table = tables.get(name, {})
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"options of {name!r} are given as {name}.OPTION=VALUE, not {name}={table}")
-    return configure(plugin, table, name)
+def _check_likelihoods(
+    options: RunOptions, benchmark: Benchmark, parsers: Sequence[Parser], respondent: Respondent, example: Example
+) -> None:
+    """Raise ConfigError where parsers read how likely options are, and there are none, or the engine cannot say it."""
+    reading = [parser.name for parser in parsers if reads_likelihoods(parser)]
+    if not reading:
+        return
+    if not respondent.likelihoods:
+        raise ConfigError(
+            f"{reading[0]}: the engine {respondent.engine.name!r} does not say how likely an option is; "
+            "--engine transformers and --engine vllm do"
+        )
+    if options.samples > 1 and len(reading) == len(parsers):
+        raise ConfigError(f"samples {options.samples}: {reading[0]} is the same each time; leave samples out")
+    try:
+        choices_of(benchmark, example)
+    except PromptError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_samples(options: RunOptions, benchmark: Benchmark, respondent: Respondent, examples: int) -> None:
+    """Raise ConfigError for samples that would all be the same (recorded ones are what they are), or are too many."""
+    asked, temperature = options.samples, benchmark.generation.temperature
+    if asked > 1 and temperature == 0 and respondent.engine.name not in (REPLAY, IMPORT):
+        remedy = f"--set {next(_tables_of(options, benchmark))}.generation.temperature=0.7"
+        raise ConfigError(
+            f"samples {asked}: {benchmark.name} is asked at temperature 0, which gives the same each time; {remedy}"
+        )
+    if asked * examples > MOST_SAMPLES:
+        raise ConfigError(f"samples {asked}: of {examples:,} examples they are more than the {MOST_SAMPLES:,} of a run")
+
+
+def _seed(seed: object, identifier: str, repeat: int) -> int:
+    """Return a seed of 31 bits, which every engine and server takes."""
+    digest = hashlib.sha256(f"{seed}/{identifier}/{repeat}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4]) >> 1
 
 
 def check_judge(options: RunOptions, judged: Sequence[bool]) -> None:
@@ -225,43 +383,32 @@ def check_judge(options: RunOptions, judged: Sequence[bool]) -> None:
 
 
 def _option_names() -> Iterator[str]:
-    return (field.name for field in dataclasses.fields(RunOptions) if field.name != "options")
+    return (field.name for field in dataclasses.fields(RunOptions) if field.name not in ("options", *_OF_THE_COMMAND))
 
 
-def choose_engine(options: RunOptions, registry: Registry) -> tuple[Engine, str]:
-    """Return the engine asked for, configured, or for ``auto`` the first that can run here, and why it was chosen."""
-    if options.engine != "auto":
-        engine = configured(options.options, options.engine, registry.get("engines", options.engine))
-        problem = engine.available()
-        if problem is not None:
-            raise ModelError(f"engine {engine.name!r} cannot run here: {problem}")
-        return engine, "--engine"
-    enabled = {plugin.name for plugin in registry.plugins("engines") if plugin.status == "ok"}
-    problems: list[str] = []
-    for name in AUTO_ENGINES:
-        if name in enabled:
-            engine = configured(options.options, name, registry.get("engines", name))
-            problem = engine.available()
-            if problem is None:
-                return engine, "; ".join(["auto", *problems])
-            problems.append(f"{name} cannot run here: {problem}")
-    raise ModelError("; ".join(problems) or "no engine is installed that can load a model")
-
-
-def _check_examples(benchmark: Benchmark, examples: Sequence[Example]) -> tuple[Sequence[str | None], str]:
+def _check_examples(
+    benchmark: Benchmark, examples: Sequence[Example], samples: int
+) -> tuple[Sequence[str | None], str]:
     """Return the groups of all examples and a digest of what is asked and what is right, whatever files they came in.
 
-    Raises DataError for an empty benchmark and for an id that stands twice.
+    Raises DataError for an empty benchmark, for an id that stands twice, and for one that is what another example's
+    repeat is called.
     """
     ids = IdIndex()
+    numbered: list[str] = []
     groups: list[str | None] = []
     names: dict[str, str] = {}
     digest = hashlib.sha256()
-    for example in examples:
+    for example in examples_of(benchmark, examples):
         ids.add(example.id)
+        if samples > 1 and (number := _NUMBERED.search(example.id)) and 0 < int(number[1]) < samples:
+            numbered.append(example.id)
         groups.append(None if example.group is None else names.setdefault(example.group, example.group))
-        asked, right = benchmark.instruction(example), example.gold
-        fields = _encode_sorted(example.fields)  # what is judged may be there and not in the instruction
+        asked, right = instruction_of(benchmark, example), example.gold
+        if not isinstance(asked, str):
+            asked = json.dumps(asked)
+        with blamed(benchmark, example):  # fields that are no JSON
+            fields = _encode_sorted(example.fields)  # what is judged may be there and not in the instruction
         content = f"{example.id}\0{asked}\0{right}\0{example.group}\0{example.category}\0{fields}\0"
         digest.update(content.encode("utf-8", "surrogatepass"))
     if not groups:
@@ -269,27 +416,10 @@ def _check_examples(benchmark: Benchmark, examples: Sequence[Example]) -> tuple[
     for first, second in ids.repeated(lambda position: examples[position].id):
         where = f"examples {first + 1} and {second + 1} (counted from 1)"
         raise DataError(f"{benchmark.name}: {where} have the same id {examples[first].id!r}; ids must be unique")
+    for identifier in numbered:
+        whole = identifier.rpartition("#")[0]
+        if any(examples[position].id == whole for position in ids.candidates(whole)):
+            raise DataError(
+                f"{benchmark.name}: {identifier!r} is what a repeat of {whole!r} is called; give it another id"
+            )
     return groups, digest.hexdigest()
-
-
-def chat_template_digest(choice: Choice, tokenizer: Tokenizer | None) -> str | None:
-    """Return the digest of the chat template that prompts are made with, or None where none is."""
-    if choice.format.name != "chat" or tokenizer is None:
-        return None
-    return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()
-
-
-def model_name(model: str) -> str:
-    """Return a model's name for folders and files.
-
-    >>> model_name("out/sft/best/"), model_name("meta-llama/Meta-Llama-3-8B"), model_name("outputs.jsonl")
-    ('sft--best', 'meta-llama--Meta-Llama-3-8B', 'outputs')
-    """
-    path = Path(model)
-    if path.is_dir() or path.is_file() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        resolved = path.expanduser().resolve()
-        name = resolved.stem if path.is_file() or path.suffix in (".json", ".jsonl") else resolved.name
-        parts = [resolved.parent.name, name] if name in ("best", "last") else [name]
-    else:
-        parts = model.split("/")
-    return re.sub(r"[^\w.+-]+", "-", "--".join(part for part in parts if part)).lstrip(".") or "model"

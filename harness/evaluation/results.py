@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from harness import types
+from harness.calls import estimates_of
 from harness.interfaces import JudgedScorer, Scorer
-from harness.types import Columns, Estimate, Judged, Sample, Scores
+from harness.parsers import is_thought_only
+from harness.runs.records import (
+    Count,
+    Estimate,
+    Failures,
+    JudgedBy,
+    JudgeRecord,
+    Metrics,
+    MetricsByReader,
+    Reason,
+    Results,
+    Variance,
+)
+from harness.statistics import GroupsAre, clustered_mean, groups_are_sampled, macro_mean, mean
+from harness.types import Columns, Judged, Sample, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 #: How many ids of unparsed, truncated and failed samples results.json lists; the count is always of all.
 LISTED = 100
@@ -18,19 +41,34 @@ _NAN = float("nan")
 
 
 class _Table:
-    """Named columns of scores, filled row by row; a name that a row lacks is NaN there."""
+    """Named columns of scores, a row a sample, in the benchmark's order; a name that a row lacks is NaN there.
+
+    `groups` are the rows' groups, `indices` their examples', `repeats` which of an example's samples they are, `votes`
+    the numbers of their answers; `finished` marks those that were not cut off in their thoughts.
+    """
 
     def __init__(self) -> None:
         self.columns: dict[str, array[float]] = {}
-        self._rows = 0
+        self.groups: list[str | None] = []
+        self.indices, self.repeats, self.votes = array("q"), array("q"), array("q")
+        self.finished = bytearray()
+        self._answers: dict[str, int] = {}
 
-    def add(self, scores: Scores) -> None:
+    def add(self, scores: Scores, sample: Sample, answer: str | None = None) -> None:
         for name in scores:
             if name not in self.columns:
-                self.columns[name] = array("d", [_NAN]) * self._rows
+                self.columns[name] = array("d", [_NAN]) * len(self.groups)
         for name, column in self.columns.items():
             column.append(scores.get(name, _NAN))
-        self._rows += 1
+        self.groups.append(sample.group)
+        self.indices.append(sample.index)
+        self.repeats.append(sample.repeat)
+        self.finished.append(not _is_cut_thinking(sample))
+        self.votes.append(-1 if answer is None else self._answers.setdefault(answer, len(self._answers)))
+
+    def sampled(self, groups_are: GroupsAre) -> bool:
+        """Whether its groups are taken as a sample."""
+        return None not in self.groups and groups_are_sampled(len(set(self.groups)), groups_are)
 
 
 class _Tables:
@@ -46,19 +84,16 @@ class _Tables:
             self._by_label[label] = {parser: _Table() for parser in self._parsers}
         return self._by_label[label]
 
-    def of(self, parser: str) -> list[Columns]:
-        """Return one parser's columns, a label each, in the labels' order."""
-        return [tables[parser].columns for _, tables in sorted(self._by_label.items())]
-
-    def as_json(self, scorer: Scorer) -> dict[str, Any]:
+    def metrics(self, scorer: Scorer, samples: int, *, sampled: bool) -> dict[str, MetricsByReader]:
+        """Return label → parser → metric → estimate; `sampled` says whether groups are taken as a sample."""
         return {
-            label: {parser: as_json(scorer.summarise(table.columns)) for parser, table in tables.items()}
+            label: {parser: recorded(_figures(scorer, table, samples, sampled)) for parser, table in tables.items()}
             for label, tables in sorted(self._by_label.items())
         }
 
 
-class _Named:
-    """A count and the first ids of some kind of sample."""
+class _Counting:
+    """Counts samples of some kind, and notes the first ids."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -67,131 +102,314 @@ class _Named:
     def add(self, sample: Sample) -> None:
         self.count += 1
         if len(self.ids) < LISTED:
-            self.ids.append(sample.id)
+            self.ids.append(sample.key)
 
-    def as_json(self) -> dict[str, Any]:
-        return {"count": self.count, "ids": self.ids}
+    def counted(self) -> Count:
+        return Count(count=self.count, ids=self.ids)
 
 
-def summarise(benchmark: str, scorer: Scorer, samples: Iterable[Sample], parsers: Sequence[str]) -> dict[str, Any]:
-    """Return the content of results.json.
+def _is_cut_thinking(sample: Sample) -> bool:
+    """Whether a sample was cut off in its thoughts, so that it has not answered."""
+    if sample.finish_reason != "length":
+        return False
+    opened_by_prompt = sample.thought_tokens is not None and sample.thought_tokens == sample.completion_tokens
+    return opened_by_prompt or is_thought_only(sample.output)
+
+
+#: The most frequent reasons of failures, so many, are kept.
+_REASONS = 3
+
+
+class _Failing:
+    """Counts samples that failed, by the reason; errors that differ in numbers and the sample's id alone are alike."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._count = 0
+        self._reasons: dict[str, tuple[int, str, str]] = {}
+
+    def add(self, identifier: str, error: str | None) -> None:
+        self._count += 1
+        if len(self._ids) < LISTED:
+            self._ids.append(identifier)
+        reason = error or "no reason given"
+        kind = re.sub(r"\d[\d.,]*", "0", reason.replace(repr(identifier), ""))
+        count, first, example = self._reasons.get(kind, (0, reason, identifier))
+        self._reasons[kind] = count + 1, first, example
+
+    def counted(self) -> Failures:
+        often = sorted(self._reasons.values(), key=lambda each: -each[0])[:_REASONS]
+        reasons = [Reason(reason=reason, count=count, id=example) for count, reason, example in often]
+        return Failures(count=self._count, ids=self._ids, reasons=reasons)
+
+
+class _Counts:
+    """What goes wrong in samples, and how long they are."""
+
+    def __init__(self, parsers: Sequence[str]) -> None:
+        self._unparsed = {parser: _Counting() for parser in parsers}
+        self._disagreeing = {parser: _Counting() for parser in parsers}
+        self._truncated, self._failed, self._thoughts = _Counting(), _Failing(), _Counting()
+        self._cut_thinking = _Counting()
+        self._total = self._prompt_tokens = self._completion_tokens = self._unknown_ends = self._thought_tokens = 0
+
+    def add(self, sample: Sample) -> None:
+        self._total += 1
+        self._prompt_tokens += sample.prompt_tokens or 0
+        self._completion_tokens += sample.completion_tokens or 0
+        self._thought_tokens += sample.thought_tokens or 0
+        if sample.status == "engine_error":
+            self._failed.add(sample.key, sample.error)
+            return
+        self._unknown_ends += sample.finish_reason is None
+        if sample.finish_reason == "length":
+            self._truncated.add(sample)
+        if _is_cut_thinking(sample):
+            self._cut_thinking.add(sample)
+        elif is_thought_only(sample.output):
+            self._thoughts.add(sample)
+        for parser, unparsed in self._unparsed.items():
+            if sample.answers.get(parser) is None:
+                unparsed.add(sample)
+            if parser in sample.disagreeing:
+                self._disagreeing[parser].add(sample)
+
+    def counted(self) -> dict[str, Any]:
+        """Return what results.json says of them, by its names."""
+        return {
+            "n": self._total,
+            "unparsed": {parser: each.counted() for parser, each in self._unparsed.items()},
+            "disagreeing": {parser: each.counted() for parser, each in self._disagreeing.items() if each.count},
+            "truncated": self._truncated.counted(),
+            "thoughts": self._thoughts.counted() if self._thoughts.count else None,
+            "cut_thinking": self._cut_thinking.counted() if self._cut_thinking.count else None,
+            "unknown_ends": self._unknown_ends,
+            "failed": self._failed.counted(),
+            "tokens": {
+                "prompt": self._prompt_tokens,
+                "completion": self._completion_tokens,
+                **({"thought": self._thought_tokens} if self._thought_tokens else {}),
+            },
+        }
+
+
+def summarise(
+    benchmark: str,
+    scorer: Scorer,
+    samples: Iterable[Sample],
+    parsers: Sequence[str],
+    groups_are: GroupsAre = "auto",
+    several: int = 1,
+) -> Results:
+    """Return what results.json is to say of samples that come in the benchmark's order, `several` of each example.
 
     A sample that could not be parsed counts as wrong; one that an engine failed on is left out of every metric and
     counted beside them. The same samples give the same results, in whatever order and however often they were resumed.
 
     Where there are groups, a metric that is the mean of a score gets a macro average beside it, in which each group
-    counts the same: ``accuracy`` and ``accuracy_macro``.
+    counts the same: ``accuracy`` and ``accuracy_macro``. Where the groups are taken as a sample, which `groups_are`
+    decides, the interval of each metric that is a mean over samples is by groups.
+
+    Of several samples an example, the example's mean over them is what counts, in each figure and interval. What one,
+    some or all of them achieve stands beside it: ``pass@k``, ``pass^K``, ``maj@K`` (`harness.evaluation.repeats`).
+
+    Where samples were cut off in their thoughts, ``accuracy_finished`` is of the others alone.
     """
     overall: dict[str, _Table] = {parser: _Table() for parser in parsers}
     groups, categories = _Tables(parsers), _Tables(parsers)
-    named = {"unparsed": {parser: _Named() for parser in parsers}}
-    truncated, failed = _Named(), _Named()
-    tokens = {"prompt": 0, "completion": 0}
-    total = 0
+    counts = _Counts(parsers)
     for sample in samples:
-        total += 1
-        tokens["prompt"] += sample.prompt_tokens or 0
-        tokens["completion"] += sample.completion_tokens or 0
+        counts.add(sample)
         if sample.status == "engine_error":
-            failed.add(sample)
             continue
-        if sample.finish_reason == "length":
-            truncated.add(sample)
         for parser in parsers:
             scores = sample.scores.get(parser, {})
-            overall[parser].add(scores)
+            overall[parser].add(scores, sample, sample.answers.get(parser))
             if sample.group is not None:
-                groups.at(sample.group)[parser].add(scores)
+                groups.at(sample.group)[parser].add(scores, sample)
             if sample.category is not None:
-                categories.at(sample.category)[parser].add(scores)
-            if sample.answers.get(parser) is None:
-                named["unparsed"][parser].add(sample)
-    return {
-        "benchmark": benchmark,
-        "n": total,
-        "metrics": {
-            parser: as_json(_with_macro(scorer.summarise(table.columns), groups.of(parser)))
+                categories.at(sample.category)[parser].add(scores, sample)
+    sampled = any(table.sampled(groups_are) for table in overall.values())
+    return Results(
+        benchmark=benchmark,
+        samples=several,
+        metrics={
+            parser: recorded(_figures(scorer, table, several, sampled, overall=True))
             for parser, table in overall.items()
         },
-        "categories": categories.as_json(scorer),
-        "groups": groups.as_json(scorer),
-        "unparsed": {parser: ids.as_json() for parser, ids in named["unparsed"].items()},
-        "truncated": truncated.as_json(),
-        "failed": failed.as_json(),
-        "tokens": tokens,
-        **({"judges": {}} if scorer.judged else {}),
-    }
+        variance=_variances(scorer, overall, several),
+        categories=categories.metrics(scorer, several, sampled=sampled),
+        groups=groups.metrics(scorer, several, sampled=sampled),
+        judges={} if scorer.judged else None,
+        **counts.counted(),
+    )
 
 
 def with_judgements(
-    results: Mapping[str, Any],
+    results: Results,
     label: str,
     scorer: JudgedScorer,
     judged: Sequence[Judged],
-    failed: Sequence[str],
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
+    failed: Sequence[tuple[Sample, str]],
+    by: JudgedBy,
+    groups_are: GroupsAre = "auto",
+) -> Results:
     """Return `results` with what a judge said, under its `label`.
 
-    Unreadable judgements are counted, with their ids and the bounds of what they could have been; the ids in `failed`
-    have no judgement and are left out of every metric. `facts` say who judged and how.
+    Unreadable judgements are counted, with their ids and the bounds of what they could have been; the samples in
+    `failed` have no judgement, for the reason there, and are left out of every metric. `by` says who judged,
+    `groups_are` is as in `summarise`.
     """
     overall = _Table()
     groups, categories = _Tables([label]), _Tables([label])
-    unreadable = _Named()
+    unreadable = _Counting()
     verdicts = dict.fromkeys(scorer.verdicts, 0)
+    failing = _Failing()
+    for sample, reason in failed:
+        failing.add(sample.key, reason)
     for each in judged:
-        scores = each.judgement.scores
-        overall.add(scores)
-        if each.sample.group is not None:
-            groups.at(each.sample.group)[label].add(scores)
-        if each.sample.category is not None:
-            categories.at(each.sample.category)[label].add(scores)
+        scores, sample = each.judgement.scores, each.sample
+        overall.add(scores, sample)
+        if sample.group is not None:
+            groups.at(sample.group)[label].add(scores, sample)
+        if sample.category is not None:
+            categories.at(sample.category)[label].add(scores, sample)
         if each.judgement.verdict in verdicts:
             verdicts[each.judgement.verdict] += 1
         else:
             unreadable.add(each.sample)
-    said = {
-        **facts,
-        "n": len(judged),
-        "verdicts": verdicts,
-        "unreadable": unreadable.as_json(),
-        "failed": {"count": len(failed), "ids": list(failed[:LISTED])},
-        **scorer.details(overall.columns),
-    }
-    return {
-        **results,
-        "metrics": {**results["metrics"], label: as_json(scorer.summarise(overall.columns))},
-        "categories": _merged(results["categories"], categories.as_json(scorer)),
-        "groups": _merged(results["groups"], groups.as_json(scorer)),
-        "judges": {**results.get("judges", {}), label: said},
-    }
+    several = results.samples
+    said = JudgeRecord(
+        **msgspec.structs.asdict(by),
+        n=len(judged),
+        verdicts=verdicts,
+        unreadable=unreadable.counted(),
+        failed=failing.counted(),
+        details=_details(scorer, overall, several),
+    )
+    sampled = overall.sampled(groups_are)
+    return msgspec.structs.replace(
+        results,
+        metrics={**results.metrics, label: recorded(_figures(scorer, overall, several, sampled, overall=True))},
+        variance={**results.variance, **_variances(scorer, {label: overall}, several)},
+        categories=_merged(results.categories, categories.metrics(scorer, several, sampled=sampled)),
+        groups=_merged(results.groups, groups.metrics(scorer, several, sampled=sampled)),
+        judges={**results.judged, label: said},
+    )
 
 
-def _merged(tables: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(tables: Mapping[str, MetricsByReader], more: Mapping[str, MetricsByReader]) -> dict[str, MetricsByReader]:
     return {name: {**tables.get(name, {}), **more.get(name, {})} for name in sorted({*tables, *more})}
 
 
-def _with_macro(estimates: Mapping[str, Estimate], groups: Sequence[Columns]) -> Mapping[str, Estimate]:
-    """Return `estimates` with a macro average for each metric that is named like a column of scores."""
-    from harness.statistics import macro_mean
+def _figures(
+    scorer: Scorer, table: _Table, samples: int, sampled: bool, overall: bool = False
+) -> Mapping[str, types.Estimate]:
+    """Return a table's metrics: means are over examples, and have the inference by groups where these are `sampled`.
 
-    found = dict(estimates)
-    for metric in estimates:
-        values, labels = array("d"), array("q")
-        for label, columns in enumerate(groups):
-            known = [value for value in columns.get(metric, ()) if not isnan(value)]
-            values.extend(known)
-            labels.extend([label] * len(known))
-        if len(set(labels)) > 1:
-            proportions = min(values) >= 0 and max(values) <= 1
-            found[f"{metric}_macro"] = macro_mean(values, labels, bounds=(0, 1) if proportions else (-inf, inf))
+    `overall` adds macro averages, which only what is named like a column of scores has, and nothing that a judge said,
+    and what some and all samples of an example achieve.
+    """
+    found = dict(estimates_of(scorer, table.columns))
+    macro = overall and not scorer.judged
+    grouped = None not in table.groups and len(set(table.groups)) > 1
+    unfinished = macro and not all(table.finished)
+    if (samples == 1 and not (grouped and (sampled or macro)) and not unfinished) or not table.groups:
+        return found
+    import numpy as np
+
+    from harness.evaluation.by_sample import range_of
+    from harness.evaluation.repeats import averaged, example_means, of_right_and_wrong, right_among
+    from harness.runs.columns import numbered
+
+    numbers: dict[str | None, int] = {}
+    labels = np.array([numbers.setdefault(group, len(numbers)) for group in table.groups], dtype=np.int64)
+    examples = numbered(np.frombuffer(table.indices, dtype=np.int64)) if samples > 1 else np.arange(len(labels))
+    labels = labels[np.diff(examples, prepend=-1) > 0]
+    by_metric = _means(scorer, table, found)
+    if samples > 1:
+        over_repeats = averaged([estimates_of(scorer, columns) for columns in _by_repeat(table, samples)])
+        found = {metric: over_repeats[metric] for metric in found}
+
+    def inferred(values: Floats, *, macro: bool = False) -> types.Estimate:
+        known = ~np.isnan(values)
+        values, groups = values[known], labels[known]
+        bounds = range_of(values)
+        if macro:
+            return macro_mean(values, groups, bounds=bounds, sampled=sampled)
+        return clustered_mean(values, groups, bounds=bounds) if sampled and grouped else mean(values, bounds=bounds)
+
+    for metric, values in by_metric.items():
+        means = example_means(values, examples)
+        known = labels[~np.isnan(means)]
+        if samples > 1 or (sampled and len(known)):
+            found[metric] = inferred(means)
+        if unfinished and metric in table.columns and np.frombuffer(table.finished, dtype=np.bool_).any():
+            finished = np.where(np.frombuffer(table.finished, dtype=np.bool_), values, np.nan)
+            found[f"{metric}_finished"] = inferred(example_means(finished, examples))
+        if macro and grouped and metric in table.columns and len(np.unique(known)) > 1:
+            found[f"{metric}_macro"] = inferred(means, macro=True)
+    if overall and samples > 1 and (right := of_right_and_wrong(by_metric)) is not None:
+        votes = None if scorer.judged else np.frombuffer(table.votes, dtype=np.int64)
+        for metric, values in right_among(right, examples, samples, votes).items():
+            found[metric] = inferred(values)
     return found
 
 
-def as_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return estimates as JSON data, in which what is not known (NaN) is null."""
+def _means(scorer: Scorer, table: _Table, found: Mapping[str, types.Estimate]) -> Mapping[str, Floats]:
+    """Return metric → a value a row, of those that `found` has and that are means over rows."""
+    import numpy as np
+
+    from harness.evaluation.by_sample import by_sample, is_mean
+
+    columns = {name: np.frombuffer(column) for name, column in table.columns.items()}
     return {
-        name: {k: None if isinstance(v, float) and isnan(v) else v for k, v in dataclasses.asdict(estimate).items()}
-        for name, estimate in estimates.items()
+        metric: values
+        for metric, values in by_sample(columns, np.arange(len(table.groups)), scorer).items()
+        if metric in found and is_mean(values, found[metric].value, found[metric].n)
     }
+
+
+def _by_repeat(table: _Table, samples: int) -> list[Columns]:
+    """Return the columns of each repeat alone, of which there is something."""
+    import numpy as np
+
+    repeats = np.frombuffer(table.repeats, dtype=np.int64)
+    masks = [repeats == repeat for repeat in range(samples)]
+    return [
+        {name: array("d", np.frombuffer(column)[mask].tobytes()) for name, column in table.columns.items()}
+        for mask in masks
+        if mask.any()
+    ]
+
+
+def _details(scorer: JudgedScorer, table: _Table, samples: int) -> dict[str, Any]:
+    """Return a scorer's details, of several samples an example the mean over repeats, as one repeat's are meant."""
+    if samples == 1 or not table.groups:
+        return dict(scorer.details(table.columns))
+    from harness.evaluation.repeats import averaged_details
+
+    return dict(averaged_details([scorer.details(columns) for columns in _by_repeat(table, samples)]))
+
+
+def _variances(scorer: Scorer, tables: Mapping[str, _Table], samples: int) -> dict[str, Variance]:
+    """Return reader → where the variance of its first metric lies that is a mean, of several samples an example."""
+    found = {}
+    for reader, table in tables.items():
+        if samples == 1 or not table.groups:
+            continue
+        import numpy as np
+
+        from harness.evaluation.repeats import variance_of
+        from harness.runs.columns import numbered
+
+        values = next(iter(_means(scorer, table, estimates_of(scorer, table.columns)).values()), None)
+        examples = numbered(np.frombuffer(table.indices, dtype=np.int64))
+        if values is not None and (variance := variance_of(values, examples, samples)) is not None:
+            found[reader] = Variance.of(variance)
+    return found
+
+
+def recorded(estimates: Mapping[str, types.Estimate]) -> Metrics:
+    """Return a reader's estimates as results.json has them, in which what is not known (NaN) is null."""
+    return {metric: Estimate.of(estimate) for metric, estimate in estimates.items()}

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from harness.evaluation.journal import RunFolder
 from harness.interfaces import Tracker
+from harness.runs.folder import Run
+from harness.runs.records import Results, Timing, as_json
 from harness.types import RunInfo
 
 
-def track(trackers: Sequence[Tracker], folder: RunFolder) -> Iterator[str]:
+def track(trackers: Sequence[Tracker], run: Run) -> Iterator[str]:
     """Send the figures of a finished run to each of `trackers`, at step 0 of a run called as its folder is.
 
     Yields why it failed for one that did: the results are on disk, and other runs are not to wait for it.
     """
     if not trackers:
         return
-    config = folder.config
-    values = figures(folder.results, folder.timing)
-    info = RunInfo(f"{config['benchmark']}/{config['model']}/{folder.path.name}", config)
+    record = run.record
+    values = figures(run.results, run.timing)
+    info = RunInfo(f"{record.benchmark}/{record.model}/{run.path.name}", as_json(record))
     for tracker in trackers:
         try:
-            run = tracker.start(info)
-            run.log(0, values)
-            run.close()
+            followed = tracker.start(info)
+            followed.log(0, values)
+            followed.close()
         except Exception as error:  # each library has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
-            yield f"tracker {tracker.name!r} failed ({reason}); the results are in {folder.path}"
+            yield f"tracker {tracker.name!r} failed ({reason}); the results are in {run.path}"
 
 
-def figures(results: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, float]:
+def figures(results: Results, timing: Timing) -> dict[str, float]:
     """Return what trackers are told, by names such as ``gsm8k/final-number/accuracy``.
 
-    Metrics overall, by parser or judge; the shares of samples unparsed, truncated, failed and, for a judge, unreadable;
-    examples and tokens a second. What is not known is left out.
+    Metrics overall, by parser or judge; the shares of outputs unparsed and truncated, of samples failed, of judgements
+    unreadable; examples and tokens a second. What is not known is left out.
     """
-    benchmark, n = results["benchmark"], results["n"]
+    n, outputs = results.n, results.outputs
     found: dict[str, float | None] = {
-        f"{reader}/{metric}": each["value"]
-        for reader, metrics in results["metrics"].items()
+        f"{reader}/{metric}": each.value
+        for reader, metrics in results.metrics.items()
         for metric, each in metrics.items()
     }
     if n:
-        found |= {f"{parser}/unparsed": each["count"] / n for parser, each in results["unparsed"].items()}
-        found |= {kind: results[kind]["count"] / n for kind in ("truncated", "failed")}
-    for judge, said in results.get("judges", {}).items():
-        found[f"{judge}/unreadable"] = said["unreadable"]["count"] / said["n"] if said["n"] else None
-    found |= {name: timing.get(name) for name in ("examples_per_second", "completion_tokens_per_second")}
-    return {f"{benchmark}/{name}": value for name, value in found.items() if value is not None}
+        found |= {"failed": results.failed.count / n}
+    if outputs:
+        found |= {f"{parser}/unparsed": each.count / outputs for parser, each in results.unparsed.items()}
+        found |= {"truncated": results.truncated.count / outputs}
+    for judge, said in results.judged.items():
+        found[f"{judge}/unreadable"] = said.unreadable.count / said.n if said.n else None
+    found |= {
+        "examples_per_second": timing.examples_per_second,
+        "prompt_tokens_per_second": timing.prompt_tokens_per_second,
+        "completion_tokens_per_second": timing.completion_tokens_per_second,
+    }
+    return {f"{results.benchmark}/{name}": value for name, value in found.items() if value is not None}

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.datasets import Mapped, Row, Rows, read_rows
+from harness.datasets import Mapped, Row, Rows, read_rows, spans, unpacked
 from harness.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
@@ -436,8 +436,26 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     for name in ("x.txt", "x", "x.gz", "x.parquet.gz"):
         assert refusal(written(tmp_path, name, b"")) == (
             f"{name}: unknown kind of data file; "
-            "known: .jsonl, .json, .csv, .parquet, all but the last also .gz or .zst"
+            "known: .jsonl, .json, .csv, .tsv, .parquet, all but the last also .gz or .zst"
         )
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.zst"])
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(unpacked, "FREE", 1 << 20)
+    content = b'{"a": "' + bytes([97]) * (4 << 20) + b'"}\n'
+    packed = gzip.compress(content) if name.endswith("gz") else pa.compress(content, "zstd", asbytes=True)
+    assert refusal(written(tmp_path, name, packed)) == (
+        f"{name}: unpacks to more than 200 times its size; if it is yours, unpack it"
+    )
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "MOST_OF_A_LINE", 1 << 20)
+    path = written(tmp_path, "x.jsonl", GOOD + b'{"a": "' + b"a" * (2 << 20))
+    assert refusal(path) == "x.jsonl:2: a line of more than 1 MiB, no row"
 
 
 def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.datasets import DataSource, HubFile
+from harness.datasets import DataSource, HubFile, read_rows
+from harness.datasets.rows import file_sha256
 from harness.errors import DataError
 from harness.types import DataFile
 
@@ -51,12 +55,14 @@ def test_a_missing_file_is_named_with_the_places_looked_at(tmp_path: Path) -> No
     assert str(caught.value) == (
         f"sums/test.jsonl is missing: put it at the first of {tmp_path}/sums/test.jsonl, "
         f"{tmp_path}/sums/main/test-00000-of-00001.parquet, {tmp_path}/test.jsonl, "
-        f"{tmp_path}/main/test-00000-of-00001.parquet, or leave out --data to get it from the hub (owner/sums)"
+        f"{tmp_path}/main/test-00000-of-00001.parquet (.jsonl, .json, .csv, .tsv, .parquet will do, packed or not), "
+        "or leave out --data to get it from the hub (owner/sums)"
     )
     with pytest.raises(DataError) as caught:
         source.path("sums/gold.jsonl")
     assert str(caught.value) == (
-        f"sums/gold.jsonl is missing: put it at the first of {tmp_path}/sums/gold.jsonl, {tmp_path}/gold.jsonl"
+        f"sums/gold.jsonl is missing: put it at the first of {tmp_path}/sums/gold.jsonl, {tmp_path}/gold.jsonl "
+        "(.jsonl, .json, .csv, .tsv, .parquet will do, packed or not)"
     )
     assert source.used == ()
 
@@ -95,3 +101,39 @@ def test_neither_a_root_nor_a_file_on_the_hub() -> None:
         DataError, match=r"^sums/test.jsonl: this file is not on the hub; give --data DIR with DIR/sums"
     ):
         DataSource().path("sums/test.jsonl")
+
+
+def test_a_layout_s_file_may_be_of_any_kind_and_packed(tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    row = {"question": "1 + 1?", "answer": "It is\n#### 2"}
+    line = json.dumps(row).encode() + b"\n"
+    written: dict[str, Callable[[Path], object]] = {
+        "test.jsonl.gz": lambda path: path.write_bytes(gzip.compress(line)),
+        "test.json": lambda path: path.write_bytes(b"[" + line + b"]"),
+        "test.tsv": lambda path: path.write_text('question\tanswer\n1 + 1?\t"It is\n#### 2"\n'),
+        "test.csv.gz": lambda path: path.write_bytes(gzip.compress(b'question,answer\n1 + 1?,"It is\n#### 2"\n')),
+        "test.parquet": lambda path: parquet.write_table(
+            Table.from_pylist([{name: text.encode() for name, text in row.items()}]), path
+        ),
+    }
+    for name, write in written.items():
+        folder = tmp_path / name / "gsm8k"
+        folder.mkdir(parents=True)
+        write(folder / name)
+        source = DataSource(tmp_path / name)
+        assert [*source.rows("gsm8k/test.jsonl")] == [row] and source.find("gsm8k/test.jsonl") == folder / name
+        assert source.used[0].sha256 == file_sha256(folder / name)
+    (tmp_path / "test.tsv" / "gsm8k" / "test.jsonl").write_bytes(line.replace(b"1 + 1", b"2 + 2"))
+    assert DataSource(tmp_path / "test.tsv").rows("gsm8k/test.jsonl")[0]["question"] == "2 + 2?"
+    with pytest.raises(DataError, match=r"\(\.jsonl, \.json, \.csv, \.tsv, \.parquet will do, packed or not\)"):
+        DataSource(tmp_path).path("gsm8k/test.jsonl")
+
+
+def test_binary_columns_that_are_no_text_stay_bytes(tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    table = Table.from_pylist([{"image": b"\xff\x00", "choices": [b"a", "\u00e9".encode()], "n": {"name": b"x"}}])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    [row] = read_rows(tmp_path / "rows.parquet")
+    assert row == {"image": b"\xff\x00", "choices": ["a", "\u00e9"], "n": {"name": "x"}}

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,6 @@ from tests.completions_server import Call, CompletionsServer, Reply, error
 from tests.engines.asking import ask, ask_one, numbered, request
 
 SOON = {"Retry-After-Ms": "1"}
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what is set on this machine out of the tests."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server() -> Iterator[CompletionsServer]:
-    with CompletionsServer() as running:
-        yield running
 
 
 # Failures of single requests
@@ -123,10 +108,7 @@ def test_a_dropped_connection_is_tried_again_and_then_told(server: CompletionsSe
         (Reply(200, {"choices": [{"finish_reason": "stop"}]}), "its choice has no text"),
         (Reply(200, {"choices": [{"finish_reason": "stop", "text": 4}]}), "its choice has no text"),
         (Reply(200, {"choices": [{"finish_reason": "stop", "message": {"content": ["x"]}}]}), "its choice has no text"),
-        (Reply(200, {"choices": [{"finish_reason": "content_filter", "text": "a"}]}), "cut off by a content filter"),
-        (Reply(200, {"choices": [{"finish_reason": "abort", "text": "a"}]}), "its finish_reason is 'abort'"),
-        (Reply(200, {"choices": [{"finish_reason": [], "text": "a"}]}), "its finish_reason is []"),
-        (Reply(200, {"choices": [{"text": "a"}]}), "its finish_reason is None"),
+        (Reply(200, {"choices": [{"finish_reason": "content_filter", "text": ""}]}), "cut off by a content filter"),
         (
             Reply(200, {"choices": [{"text": "a", "finish_reason": "stop", "logprobs": {"content": [{}]}}]}),
             "its logprobs are malformed",

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.engines.decoding import Row, Texts
-from harness.engines.models import load_tokenizer
+from harness.engines.decoding import Row, RowTexts
 from harness.engines.openai import OpenAIEngine
 from harness.engines.replay import ReplayEngine
 from harness.engines.streaming import Pieces, settled, stream, without_bytes
 from harness.engines.transformers import TransformersEngine
 from harness.errors import ModelError
 from harness.interfaces import Model, StreamingModel
+from harness.models import find_model
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.types import Completion, Generation, Prompt, Request
 from tests.completions_server import CompletionsServer, Reply, event
@@ -77,7 +77,7 @@ def model(trained: Path) -> Iterator[Model]:
 
 
 def prompts(trained: Path) -> list[Prompt]:
-    tokenizer = load_tokenizer(str(trained))
+    tokenizer = find_model(str(trained)).tokenizer
     texts = [f"{question}\nAnswer:" for question, _ in word_problems(3, seed=9)]
     return [Prompt(text, tuple(tokenizer.encode(text))) for text in texts]
 
@@ -120,9 +120,9 @@ def test_a_closed_model_says_so(trained: Path) -> None:
 
 
 def test_a_character_of_several_tokens_is_told_as_a_whole(trained: Path) -> None:
-    tokenizer: Any = load_tokenizer(str(trained))
+    tokenizer: Any = find_model(str(trained)).tokenizer
     texts, ids = (
-        Texts(tokenizer),
+        RowTexts(tokenizer),
         tokenizer.encode("caf\N{LATIN SMALL LETTER E WITH ACUTE} 🦕!", add_special_tokens=False),
     )
     start = tokenizer.encode("Is it?")

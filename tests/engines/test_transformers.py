@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -15,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.engines.batching import Decoder
-from harness.engines.decoding import Columns, Row, Texts, choose_tokens
-from harness.engines.models import load_tokenizer
+from harness.engines.decoding import Columns, Row, RowTexts, choose_tokens
 from harness.engines.transformers import TransformersEngine, TransformersModel, harness_engines
 from harness.errors import ConfigError, ModelError
 from harness.interfaces import Engine
+from harness.models import find_model
 from harness.testing.tiny import EOS, make_tiny_model, word_problems
 from harness.types import Completion, Generation, Prompt, Request
 
@@ -56,15 +57,7 @@ def save_family(name: str, folder: Path, vocabulary: int) -> None:
     network.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads only wait for each other at this size, and for a long time on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +66,35 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "trained", steps=500)
 
 
+def test_samples_of_an_example_are_the_same_however_many_and_in_whatever_batch(trained: Path, tmp_path: Path) -> None:
+    from harness.api import evaluate
+
+    problems = tmp_path / "gsm8k" / "test.jsonl"
+    problems.parent.mkdir()
+    problems.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in word_problems(6)))
+
+    def outputs(samples: int, **options: Any) -> dict[str, str]:
+        generation = {"generation": {"temperature": 1.5, "max_tokens": 8}}
+        run = evaluate(
+            "gsm8k", trained, engine="transformers", data=tmp_path, out=tmp_path / "runs", samples=samples,
+            progress=False, gsm8k=generation, **options,
+        )  # fmt: skip
+        return {sample.key: sample.output for sample in run.samples()}
+
+    one, four = outputs(1), outputs(4)
+    alone = outputs(2, limit=1, transformers={"batch_tokens": 1})
+    assert one.items() < four.items() and alone.items() < four.items()
+    assert len({*four.values()}) > len({*one.values()})
+    assert outputs(4, transformers={"seed": 1}) != four
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of each family, with random weights."""
     folder: Path = tmp_path_factory.mktemp("families") / request.param
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("*.safetensors", "*config.json"))
     shutil.copy(trained / "tokenizer_config.json", folder)
-    save_family(request.param, folder, len(load_tokenizer(str(trained))))
+    save_family(request.param, folder, len(find_model(str(trained)).tokenizer))
     return folder
 
 
@@ -93,7 +108,7 @@ def model(trained: Path) -> Iterator[TransformersModel]:
 
 @pytest.fixture(scope="module")
 def tokenizer(trained: Path) -> Any:
-    return load_tokenizer(str(trained))
+    return find_model(str(trained)).tokenizer
 
 
 def requests_for(tokenizer: Any, texts: Sequence[str], **generation: Any) -> list[Request]:
@@ -233,7 +248,7 @@ def test_a_stop_string_is_found_at_its_last_token_even_inside_characters(
     ids = tokenizer.encode(text, add_special_tokens=False)
     prompt = tokenizer.encode("A prompt:")
     request = Request("a", Prompt("", tuple(prompt)), Generation(stop=(stop,)))
-    row, texts = Row(request, list(prompt), 1000, random.Random(0)), Texts(tokenizer)
+    row, texts = Row(request, list(prompt), 1000, random.Random(0)), RowTexts(tokenizer)
     found = None
     for token in ids:
         row.ids += [tokenizer.pad_token_id, token]  # a special token leaves no trace
@@ -265,7 +280,7 @@ def test_lengths_and_token_counts_are_exact(model: TransformersModel, tokenizer:
 
 def test_the_end_of_the_context_ends_a_completion_and_a_longer_prompt_is_an_error(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path, context=64)
-    tokenizer: Any = load_tokenizer(str(folder))
+    tokenizer: Any = find_model(str(folder)).tokenizer
     ids = tuple(tokenizer.encode("a b c d e f g " * 60))
     requests = [
         Request(str(length), Prompt("", ids[:length]), Generation(max_tokens=500))
@@ -486,7 +501,7 @@ def test_an_unknown_or_stateful_architecture_is_one_line(trained: Path, tmp_path
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"llama"', '"novelty"'))
-    with pytest.raises(ModelError, match="transformers cannot load it .*novelty") as caught:
+    with pytest.raises(ModelError, match="config.json cannot be used .*novelty") as caught:
         TransformersEngine().load(str(folder))
     assert "\n" not in str(caught.value)
     t.MambaForCausalLM(t.MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1)).save_pretrained(folder)

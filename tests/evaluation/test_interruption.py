@@ -27,11 +27,11 @@ class Model:
         taken = list(requests)
         for request in reversed(taken):
             time.sleep(0.004)
-            if request.index == 7 and not os.path.exists(os.environ["FLAKY"]):
+            if request is taken[-1] and not os.path.exists(os.environ["FLAKY"]):
                 open(os.environ["FLAKY"], "w").close()
                 yield Completion(request.id, "", None, error="the engine stumbled")
             else:
-                number = request.index * (1 + request.index % 2)
+                number = request.index * (1 + request.index % 2) + (request.generation.seed or 0) % 2
                 yield Completion(request.id, f"It is {number}.", "stop", len(request.prompt.text), 4, 0.004)
     def close(self):
         pass
@@ -57,6 +57,7 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.more: list[str] = []
         site = write_distribution(
             folder / "site", "harness-slow", entry_points={"harness.engines": {"slow": "slow"}}, modules={"slow": SLOW}
         )
@@ -67,7 +68,7 @@ class Runs:
         self.environment = {**os.environ, "PYTHONPATH": path, "FLAKY": str(folder / "flaky")}
 
     def start(self, out: str) -> subprocess.Popen[str]:
-        words = ["run", "-b", "gsm8k", "-e", "slow", "-m", "some-model", "--data", "data", "-o", out]
+        words = ["run", "-b", "gsm8k", "-e", "slow", "-m", "some-model", "--data", "data", "-o", out, *self.more]
         return subprocess.Popen(
             [sys.executable, "-m", "harness", *words],
             cwd=self.folder,
@@ -92,17 +93,21 @@ def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
-def test_ten_kills_change_nothing(runs: Runs) -> None:
+@pytest.mark.parametrize(("samples", "kills"), [(1, 8), (4, 5)])
+def test_kills_change_nothing(runs: Runs, samples: int, kills: int) -> None:
+    if samples > 1:
+        draw = "gsm8k.generation.temperature=0.7"
+        runs.more = ["--samples", str(samples), "--limit", str(N // samples), "--set", draw]
     assert runs.finish("whole") == 1, "the question that the engine stumbled on is a failure"
     assert runs.finish("whole") == 0, "the same command does it again"
     expected = runs.only("whole", "results.json").read_bytes()
     (runs.folder / "flaky").unlink()
     chance = random.Random(0)
     killed = 0
-    while killed < 10:
+    while killed < kills:
         process = runs.start("killed")
         done = lines(runs.folder / "killed")
-        aim = done + chance.randint(1, 12)
+        aim = done + chance.randint(1, 110 // kills)
         while process.poll() is None and lines(runs.folder / "killed") < min(aim, N - 1):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
@@ -112,12 +117,13 @@ def test_ten_kills_change_nothing(runs: Runs) -> None:
     assert runs.finish("killed") == 0
     assert runs.only("killed", "results.json").read_bytes() == expected
     recorded = [json.loads(line) for line in runs.only("killed", "samples.jsonl").read_text().splitlines()]
-    finished = [sample["id"] for sample in recorded if sample["status"] != "engine_error"]
+    finished = [(each["id"], each.get("repeat", 0)) for each in recorded if each["status"] != "engine_error"]
     assert len(finished) == len(set(finished)) == N, "nothing is generated twice"
 
 
 def lines(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in folder.rglob("samples.jsonl"))
+    found = [Path(path, name) for path, _, names in os.walk(folder) for name in names if name == "samples.jsonl"]
+    return sum(path.read_bytes().count(b"\n") for path in found)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -128,6 +134,9 @@ def test_an_interruption_says_how_to_go_on(runs: Runs, number: signal.Signals) -
         time.sleep(0.005)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
+    timing = json.loads(runs.only("runs", "timing.json").read_text())
+    assert [session["examples"] >= 5 for session in timing["sessions"]] == [True]
+    assert timing["generation_seconds"] > 0
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == "harness: interrupted; give the same command again to go on"
 

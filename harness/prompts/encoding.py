@@ -1,0 +1,194 @@
+"""Text → token ids, in which only what a template writes itself can be a control token.
+
+An added token is a control token where its vocabulary calls it special, where the chat template writes it, or where it
+looks like one (``<|…|>``). Others, such as runs of spaces and tags of HTML, are text that happens to have a token.
+
+What is spelled like a control token in an inserted text is encoded by a copy of the tokenizer in which control tokens
+have names that no text has: everything around it is encoded as ever, and no character is added.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from harness.interfaces import Tokenizer
+
+_LOOKS_LIKE_ONE = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)  # DeepSeek's bars are full width
+
+
+class Piece(NamedTuple):
+    """A part of a prompt: the template's `own`, in which control tokens are meant, or a text inserted into it."""
+
+    text: str
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The control tokens of a tokenizer by id, their ids by text, and a pattern that finds what spells one."""
+
+    tokens: Mapping[int, Any]
+    ids: Mapping[str, int]
+    pattern: re.Pattern[str]
+
+    def within(self, ids: Iterable[int]) -> list[int]:
+        """Return the control tokens among `ids`, in their order."""
+        tokens = self.tokens
+        return [token for token in ids if token in tokens]
+
+    def spelled(self, text: str) -> list[int]:
+        """Return the control tokens that a template's own text spells, in their order."""
+        return [self.ids[match.group()] for match in self.pattern.finditer(text)]
+
+
+@lru_cache(maxsize=16)
+def controls_of(tokenizer: Tokenizer) -> Controls:
+    """Return the control tokens of a tokenizer."""
+    templates = json.dumps(tokenizer.chat_template, ensure_ascii=False)
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    tokens = {number: token for number, token in added.items() if _is_control(token, templates)}
+    ids = {token.content: number for number, token in tokens.items()}
+    longest_first = sorted(ids, key=len, reverse=True)
+    return Controls(tokens, ids, re.compile("|".join(map(re.escape, longest_first)) or r"(?!)"))
+
+
+def _is_control(token: Any, templates: str) -> bool:
+    text = token.content.strip()
+    if not text:
+        return False
+    if token.special or _LOOKS_LIKE_ONE.fullmatch(text):
+        return True
+    return not text.isalnum() and text in templates
+
+
+def encode(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids of a plain-text prompt: one BOS in front where the tokenizer is made to add one, no end token.
+
+    Control tokens that are spelled out in the text are ordinary characters.
+    """
+    return (*begin(tokenizer), *encode_pieces([Piece(text)], tokenizer))
+
+
+def encode_all(texts: Sequence[Sequence[Piece]], tokenizer: Any) -> Iterable[tuple[int, ...]]:
+    """Return the ids of each text, given as pieces, with a BOS as `encode` puts it; many are encoded on all cores."""
+    first = begin(tokenizer)
+    joined = ["".join(piece.text for piece in pieces) for pieces in texts]
+    encoded = tokenizer(joined, add_special_tokens=False, verbose=False)
+    for pieces, ids in zip(texts, encoded.input_ids, strict=True):
+        yield (*first, *(ids if _as_meant(ids, pieces, tokenizer) else _guarded(pieces, tokenizer)))
+
+
+def encode_pieces(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of the joined pieces, without a BOS that they do not spell."""
+    text = "".join(piece.text for piece in pieces)
+    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return ids if _as_meant(ids, pieces, tokenizer) else _guarded(pieces, tokenizer)
+
+
+def begin(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return what the tokenizer puts before any text: its BOS or nothing."""
+    bos = tokenizer.bos_token_id
+    return (bos,) if bos is not None and _adds(tokenizer, bos) else ()
+
+
+def one_bos(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Give `ids` exactly one BOS if the template wrote any, or if the tokenizer is made to add one."""
+    bos = tokenizer.bos_token_id
+    start = 0
+    while start < len(ids) and ids[start] == bos:
+        start += 1
+    return (*((bos,) if bos is not None and start else begin(tokenizer)), *ids[start:])
+
+
+@lru_cache(maxsize=16)
+def _adds(tokenizer: Tokenizer, bos: int) -> bool:
+    """Whether a BOS is put before a text; of an empty one it could be an end token of the same id."""
+    return tokenizer.encode("a", add_special_tokens=True)[:1] == [bos]
+
+
+def _as_meant(ids: Iterable[int], pieces: Iterable[Piece], tokenizer: Tokenizer) -> bool:
+    controls = controls_of(tokenizer)
+    meant = [token for piece in pieces if piece.own for token in controls.spelled(piece.text)]
+    return controls.within(ids) == meant
+
+
+def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
+    """Return ids in which the control tokens of own pieces alone are control tokens.
+
+    A tokenizer cuts a text at its added tokens and encodes what is in between by itself. So is it done here, with cuts
+    at own control tokens only.
+    """
+    controls = controls_of(tokenizer)
+    between, ids = "", list[int]()
+    strip = False  # whether the control token before takes the white space behind it
+    for piece in pieces:
+        start = 0
+        for match in controls.pattern.finditer(piece.text) if piece.own else ():
+            number = controls.ids[match.group()]
+            token = controls.tokens[number]
+            between += piece.text[start : match.start()]
+            between = between.lstrip() if strip else between
+            ids += _text_ids(between.rstrip() if token.lstrip else between, tokenizer, bool(ids))
+            ids.append(number)
+            between, start, strip = "", match.end(), token.rstrip
+        between += piece.text[start:]
+    return ids + _text_ids(between.lstrip() if strip else between, tokenizer, bool(ids))
+
+
+def _text_ids(text: str, tokenizer: Any, inside: bool) -> list[int]:
+    if not text:
+        return []
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # one without the library tokenizers: it knows which of its tokens are special
+        return [*tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)]
+    return list(_plain(tokenizer, inside).encode(text, add_special_tokens=False).ids)
+
+
+@lru_cache(maxsize=8)
+def _plain(tokenizer: Tokenizer, inside: bool) -> Any:
+    """Return a copy of the tokenizer that knows no control token; one for texts `inside` another, or that begin it."""
+    from tokenizers import Tokenizer as Backend
+
+    content = json.loads(getattr(tokenizer, "backend_tokenizer").to_str())  # noqa: B009  # not in the protocol
+    secret = secrets.token_hex(8)
+    names = {token.content: f"\ue000{secret}-{number}" for number, token in controls_of(tokenizer).tokens.items()}
+    for token in content.get("added_tokens"):
+        if (name := names.get(token.get("content"))) is not None:
+            token.update(content=name, special=True, normalized=False)
+    _rename(content.get("model"), names)
+    content.update(post_processor=None, truncation=None, padding=None)
+    if inside:
+        _without_prefix(content)
+    return Backend.from_str(json.dumps(content))
+
+
+def _rename(model: Any, names: Mapping[str, str]) -> None:
+    """Rename the control tokens in a model's own vocabulary, where pieces are looked up as well."""
+    vocabulary, unknown, merges = map(model.get, ("vocab", "unk_token", "merges"))
+    if isinstance(vocabulary, dict):
+        model.update(vocab={names.get(piece, piece): number for piece, number in vocabulary.items()})
+    else:
+        model.update(vocab=[[names.get(piece, piece), score] for piece, score in vocabulary])
+    if unknown in names:
+        model.update(unk_token=names[unknown])
+    if merges is not None:
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+        model.update(merges=[pair for pair in pairs if not names.keys() & {*pair, "".join(pair)}])
+
+
+def _without_prefix(content: Any) -> None:
+    """Let no space be put before a text that does not begin the whole."""
+    if isinstance(content, dict):
+        if content.get("type") == "Metaspace" and content.get("prepend_scheme") == "first":
+            content.update(prepend_scheme="never")
+        for key in ("normalizer", "pre_tokenizer", "pretokenizers", "normalizers"):
+            _without_prefix(content.get(key))
+    elif isinstance(content, list):
+        for each in content:
+            _without_prefix(each)
