@@ -52,9 +52,10 @@ def assignments(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        [value] = tomllib.loads(f"value = {text}").values()
+    except ValueError:  # no TOML, or several lines of it
         return text
+    return value
 
 
 def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,22 +88,51 @@ def configure(plugin: T, options: Mapping[str, Any], name: str) -> T:
     problems = list(_unknown(plugin, options, name))
     if problems:
         raise ConfigError("; ".join(problems))
-    configured = _validated(plugin, merged(dataclasses.asdict(plugin), _listed(plugin, options)), name)
-    if problems := list(_counted(options, configured, name)):
+    made = _validated(plugin, merged(dataclasses.asdict(plugin), _listed(plugin, options)), name)
+    if problems := list(_counted(options, made, name)):
         raise ConfigError("; ".join(problems))
-    return cast(T, configured)
+    return cast(T, made)
+
+
+def configured(tables: Mapping[str, Any], name: str, plugin: T) -> T:
+    """Return `plugin` with the options that `tables` hold under its name; ConfigError for what does not fit."""
+    table = tables.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"options of {name!r} are given as {name}.OPTION=VALUE, not {name}={table}")
+    return configure(plugin, table, name)
 
 
 def _unknown(instance: Any, options: Mapping[str, Any], prefix: str) -> Iterable[str]:
     fields = {field.name for field in dataclasses.fields(instance) if field.init}
     for key, value in options.items():
         if key not in fields:
-            yield f"{prefix} has no option {key!r}{nearest(key, fields)}"
+            yield f"{prefix} has no option {key!r}{_hint(key, instance)}"
         elif dataclasses.is_dataclass(getattr(instance, key)):
             if isinstance(value, Mapping):
                 yield from _unknown(getattr(instance, key), value, f"{prefix}.{key}")
             else:
                 yield f"{prefix}.{key} is a table of options, not {value!r}"
+
+
+def _hint(key: str, instance: Any) -> str:
+    """Return the nearest option's name, of a nested table's too: ``; did you mean 'generation.max_tokens'?``."""
+    names = option_names(instance)
+    within = {name.rpartition(".")[2]: name for name in names if "." in name}
+    if key in within:
+        return f"; did you mean {within[key]!r}?"
+    return nearest(key, names)
+
+
+def option_names(instance: Any) -> list[str]:
+    """Return what the options of a dataclass instance are called, those of nested tables as ``table.option``."""
+    found = []
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name, None)
+        if field.init and dataclasses.is_dataclass(value):
+            found += [f"{field.name}.{name}" for name in option_names(value)]
+        elif field.init:
+            found.append(field.name)
+    return found
 
 
 def _counted(given: Any, made: Any, place: str) -> Iterable[str]:

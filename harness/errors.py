@@ -5,6 +5,7 @@
      ├── ConfigError     an option that does not exist or does not fit
      ├── PluginError     a plugin that is missing, broken or ambiguous
      ├── ModelError      a model or an engine that cannot be loaded
+     │    └── PromptError  a text that a prompt format cannot hold
      └── RunError        a run folder that cannot be written, resumed or read
 
 The command line prints the message alone and exits with 2; `HARNESS_DEBUG=1` shows the traceback.
@@ -18,6 +19,10 @@ from collections.abc import Iterable
 
 class HarnessError(Exception):
     """The base of every error whose message is meant for the user as it stands."""
+
+
+class HarnessWarning(UserWarning):
+    """What a caller from Python is told where the command line prints a warning."""
 
 
 class DataError(HarnessError):
@@ -34,6 +39,10 @@ class PluginError(HarnessError):
 
 class ModelError(HarnessError):
     """A model, a tokenizer or an engine cannot be loaded or run here."""
+
+
+class PromptError(ModelError):
+    """One text that the model's prompt format cannot hold; others may do."""
 
 
 class RunError(HarnessError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from harness.interfaces import Benchmark, Engine, Parser, Scorer, Tracker, Trainer
+    from harness.interfaces import Benchmark, Engine, Format, Parser, Scorer, Tracker, Trainer
 
 hookspec = pluggy.HookspecMarker("harness")
 hookimpl = pluggy.HookimplMarker("harness")
@@ -51,3 +51,8 @@ def harness_engines() -> Iterable[Engine]:  # type: ignore[empty-body]
 @hookspec
 def harness_trackers() -> Iterable[Tracker]:  # type: ignore[empty-body]
     """Return the trackers that this module provides (entry-point group ``harness.trackers``)."""
+
+
+@hookspec
+def harness_formats() -> Iterable[Format]:  # type: ignore[empty-body]
+    """Return the formats of recorded outputs that this module provides (entry-point group ``harness.formats``)."""

@@ -3,6 +3,9 @@
 A plugin object that is a dataclass has its fields as options: ``--set gsm8k.split=train`` gives the run a copy of the
 benchmark with that field replaced, after its type has been checked. Everything else about a plugin is a plain
 attribute.
+
+The protocols say all that there must be; the ``Base`` classes beside them have what most plugins of a kind have alike,
+to inherit from where that fits.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from harness.types import (
+    Choices,
     Columns,
     Completion,
     Estimate,
@@ -21,6 +25,9 @@ from harness.types import (
     Judged,
     Judgement,
     JudgeQuestion,
+    Likelihood,
+    Message,
+    Recording,
     Request,
     RunInfo,
     Sample,
@@ -111,11 +118,37 @@ class Benchmark(Protocol):
         The sequence may be lazy; it is indexed more than once, and each index must give an equal example.
         """
 
-    def instruction(self, example: Example) -> str:
-        """Return what is asked, before any prompt format is put around it."""
+    def instruction(self, example: Example) -> str | Sequence[Message]:
+        """Return what is asked, before any prompt format is put around it.
+
+        Messages are a conversation that the model goes on with: a system message or none, then turns of the user and
+        the assistant, the last one the user's.
+        """
 
     def exports(self, run: Run) -> Mapping[str, Iterable[Mapping[str, Any]]]:
-        """Return files that other tools expect: name (ending in .json or .jsonl) → records."""
+        """Return files that other tools expect: name (ending in .json or .jsonl) → records.
+
+        Of a run of several samples an example it is called for each repeat, with the samples of that one.
+        """
+
+
+@runtime_checkable
+class ChoiceBenchmark(Benchmark, Protocol):
+    """A benchmark of multiple-choice questions that says how each answer is written.
+
+    It need not, where its examples have the `options` that the parser ``choice`` reads: their letters are taken.
+    """
+
+    def choices(self, example: Example) -> Choices:
+        """Return the answers that the example allows, whose log-probabilities may be asked for."""
+
+
+class BaseBenchmark:
+    """What benchmarks inherit that export nothing."""
+
+    def exports(self, run: Run) -> Mapping[str, Iterable[Mapping[str, Any]]]:
+        """No file that another tool expects."""
+        return {}
 
 
 @runtime_checkable
@@ -128,6 +161,14 @@ class Parser(Protocol):
 
     def parse(self, output: str, example: Example | None = None) -> str | None:
         """Return the answer in its canonical form, or None where there is none; never raise."""
+
+
+@runtime_checkable
+class LikelihoodParser(Parser, Protocol):
+    """A parser that reads an answer in how likely the model finds each option, not in what it says."""
+
+    def likeliest(self, likelihoods: Sequence[Likelihood]) -> str | None:
+        """Return the answer of the likeliest option, the first of several; None where there are none."""
 
 
 @runtime_checkable
@@ -147,6 +188,12 @@ class Scorer(Protocol):
 
     def summarise(self, columns: Columns) -> Mapping[str, Estimate]:
         """Return metric → estimate over the columns that `score` gave; the first metric is the headline."""
+
+
+class BaseScorer:
+    """What scorers inherit that need no judge."""
+
+    judged: ClassVar[bool] = False
 
 
 class JudgedScorer(Scorer, Protocol):
@@ -183,6 +230,28 @@ class JudgedScorer(Scorer, Protocol):
 
     def exports(self, model: str, judge: str, judged: Sequence[Judged]) -> Mapping[str, Iterable[Mapping[str, Any]]]:
         """Return files that other tools expect: name (ending in .json or .jsonl) → records."""
+
+
+class BaseJudgedScorer:
+    """What scorers inherit that need a judge, and no files, no details, no metric of texts, and export nothing."""
+
+    judged: ClassVar[bool] = True
+
+    def inputs(self, examples: Iterable[Example]) -> Mapping[str, Any]:
+        """No file is read."""
+        return {}
+
+    def details(self, columns: Columns) -> Mapping[str, Any]:
+        """Nothing beside the metrics."""
+        return {}
+
+    def report(self, model: str, judge: str, judged: Sequence[Judged]) -> Mapping[str, Estimate]:
+        """No further metric."""
+        return {}
+
+    def exports(self, model: str, judge: str, judged: Sequence[Judged]) -> Mapping[str, Iterable[Mapping[str, Any]]]:
+        """No file that another tool expects."""
+        return {}
 
 
 @runtime_checkable
@@ -259,6 +328,33 @@ class Engine(Protocol):
         """Load the model; raise ModelError, with the remedy on one line, when that fails."""
 
 
+@runtime_checkable
+class LikelihoodEngine(Engine, Protocol):
+    """An engine that can say how likely texts are; others are not asked, and a run that needs it is refused at once.
+
+    Its models give each completion the log-probabilities of the request's `continuations`, and an empty text that ends
+    with `harness.types.SCORED` where nothing is to be generated beside them.
+    """
+
+    @property
+    def gives_likelihoods(self) -> bool:
+        """Whether it can, with its options as they are."""
+
+
+class BaseEngine:
+    """What engines inherit that run anywhere, are asked in text, and put no template around it."""
+
+    applies_chat_template: ClassVar[bool] = False
+
+    def available(self) -> str | None:
+        """None: it can run here."""
+        return None
+
+    def tokenizer(self, model: str) -> Tokenizer | None:
+        """None: it is given text."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
     """What a trainer is given beside its own options.
@@ -311,3 +407,29 @@ class Tracker(Protocol):
 
     def start(self, run: RunInfo) -> TrackerRun:
         """Begin to follow a run."""
+
+
+class BaseTracker:
+    """What trackers inherit that work anywhere."""
+
+    def available(self) -> str | None:
+        """None: metrics can be sent from here."""
+        return None
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A form in which other tools record outputs, read by ``harness import``."""
+
+    @property
+    def name(self) -> str:
+        """What users type."""
+
+    def recognises(self, path: Path, start: bytes) -> bool:
+        """Whether the file at `path`, whose first MiB (unpacked) is `start`, is of this form; never raise."""
+
+    def read(self, path: Path) -> Recording:
+        """Return what the file says; its outputs may be read as they are gone through.
+
+        Raises DataError, one line with file and line, here or there, for a file that cannot be used.
+        """

@@ -14,15 +14,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast
 
 import pluggy
 
 from harness import hookspecs, interfaces
+from harness.behaviour import behaviour
 from harness.errors import ConfigError, PluginError, nearest
-from harness.types import PluginSource
+from harness.extras import lacking
+from harness.types import Generation, PluginSource
 
-Kind = Literal["benchmarks", "parsers", "scorers", "trainers", "engines", "trackers"]
+Kind = Literal["benchmarks", "parsers", "scorers", "trainers", "engines", "trackers", "formats"]
 
 #: Kind → the protocol of its objects. The entry-point group is ``harness.<kind>``, the hook ``harness_<kind>``.
 KINDS: dict[Kind, type] = {
@@ -32,6 +34,7 @@ KINDS: dict[Kind, type] = {
     "trainers": interfaces.Trainer,
     "engines": interfaces.Engine,
     "trackers": interfaces.Tracker,
+    "formats": interfaces.Format,
 }
 
 DISTRIBUTION = "posttrain-harness"
@@ -41,10 +44,16 @@ IN_MEMORY = "in-memory"
 
 _CHECK_SECONDS = 60
 
+#: Class and name of each object that was given out → its plugin; options make new objects of the same class.
+_GIVEN: dict[tuple[type, str], Plugin] = {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Plugin:
-    """An installed plugin, not yet imported. `status` is ``ok``, ``disabled``, ``conflict: …`` or ``broken: …``."""
+    """An installed plugin, not yet imported.
+
+    `status` is ``ok``, ``disabled`` or ``conflict: …``; ``broken: …`` and ``missing …`` only where it has been checked.
+    """
 
     kind: Kind
     name: str
@@ -82,34 +91,33 @@ class Registry:
         """List the installed plugins, sorted by kind and name.
 
         With `check`, plugins of other distributions than this one are imported in a process of their own, so that what
-        they do while they are imported can neither slow nor harm this one, and their status says what was found.
+        they do while they are imported can neither slow nor harm this one, and their status says what was found. Of
+        all plugins it says what is not installed of what they run with.
         """
         found = [plugin for plugin in self._plugins if kind in (None, plugin.kind)]
         found = _resolve_conflicts(found)
-        return _checked(found) if check else found
+        return [_with_lacking(plugin) for plugin in _checked(found)] if check else found
 
     def add(self, kind: Kind, plugin: Any) -> None:
         """Provide an object of this process, such as a fake in a test or a benchmark in a notebook, as if installed.
 
+        It takes the place of an installed plugin of its name. Where its class is that plugin's own, so are distribution
+        and version; else they are ``in-memory`` and the object's attribute `version`, if it has one, or what it does
+        (`harness.behaviour`). Benchmarks and engines need none: what they ask, and what outputs depend on, is recorded.
+
         Raises PluginError, saying what it lacks, where it does not have all that its interface names.
         """
-        module = type(plugin).__module__
-        entry = Plugin(kind, plugin.name, IN_MEMORY, "0", EntryPoint(plugin.name, module, f"harness.{kind}"))
-        self._loaded[kind, plugin.name] = _pick(entry, [[plugin]])
-        self._plugins.append(entry)
-
-    @overload
-    def get(self, kind: Literal["benchmarks"], name: str) -> interfaces.Benchmark: ...
-    @overload
-    def get(self, kind: Literal["parsers"], name: str) -> interfaces.Parser: ...
-    @overload
-    def get(self, kind: Literal["scorers"], name: str) -> interfaces.Scorer: ...
-    @overload
-    def get(self, kind: Literal["trainers"], name: str) -> interfaces.Trainer: ...
-    @overload
-    def get(self, kind: Literal["engines"], name: str) -> interfaces.Engine: ...
-    @overload
-    def get(self, kind: Literal["trackers"], name: str) -> interfaces.Tracker: ...
+        name, module = getattr(plugin, "name", None), type(plugin).__module__
+        if not isinstance(name, str):
+            raise PluginError(f"{type(plugin).__name__} is no {KINDS[kind].__name__}: it has no name")
+        replaced = [each for each in self._plugins if (each.kind, each.name) == (kind, name)]
+        installed = [each for each in replaced if each.distribution != IN_MEMORY]
+        own = [each for each in installed if f"{module}.".startswith(f"{each.entry_point.module}.")]
+        version = "" if own else _version(kind, plugin)
+        entry = own[0] if own else Plugin(kind, name, IN_MEMORY, version, EntryPoint(name, module, f"harness.{kind}"))
+        self._loaded[kind, name] = _pick(entry, [[plugin]])
+        _GIVEN[type(plugin), name] = entry
+        self._plugins = [*(each for each in self._plugins if each not in replaced), entry]
 
     def get(self, kind: Kind, name: str) -> Any:
         """Import the plugin called `name` and return its object, checked against the interface of its kind.
@@ -119,6 +127,34 @@ class Registry:
         if (kind, name) not in self._loaded:
             self._loaded[kind, name] = load(self.find(kind, name))
         return self._loaded[kind, name]
+
+    def benchmark(self, name: str) -> interfaces.Benchmark:
+        """Return the benchmark called `name`, as `get` does."""
+        return cast(interfaces.Benchmark, self.get("benchmarks", name))
+
+    def parser(self, name: str) -> interfaces.Parser:
+        """Return the parser called `name`, as `get` does."""
+        return cast(interfaces.Parser, self.get("parsers", name))
+
+    def scorer(self, name: str) -> interfaces.Scorer:
+        """Return the scorer called `name`, as `get` does."""
+        return cast(interfaces.Scorer, self.get("scorers", name))
+
+    def trainer(self, name: str) -> interfaces.Trainer:
+        """Return the trainer called `name`, as `get` does."""
+        return cast(interfaces.Trainer, self.get("trainers", name))
+
+    def engine(self, name: str) -> interfaces.Engine:
+        """Return the engine called `name`, as `get` does."""
+        return cast(interfaces.Engine, self.get("engines", name))
+
+    def tracker(self, name: str) -> interfaces.Tracker:
+        """Return the tracker called `name`, as `get` does."""
+        return cast(interfaces.Tracker, self.get("trackers", name))
+
+    def format(self, name: str) -> interfaces.Format:
+        """Return the format called `name`, as `get` does."""
+        return cast(interfaces.Format, self.get("formats", name))
 
     def find(self, kind: Kind, name: str) -> Plugin:
         """Return the plugin called `name` without importing it; raise PluginError as `get` does."""
@@ -161,10 +197,21 @@ def load(plugin: Plugin) -> Any:
         hook = getattr(manager.hook, f"harness_{plugin.kind}")
         if not hook.get_hookimpls():
             raise PluginError(f"module {plugin.entry_point.module!r} implements no hook harness_{plugin.kind}")
-        return _pick(plugin, hook())
+        found = _pick(plugin, hook())
+        _GIVEN[type(found), plugin.name] = plugin
+        return found
     except (Exception, SystemExit) as error:
         reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"{plugin.label} from {plugin.origin} failed to load: {_one_line(reason)}") from error
+
+
+def described(plugin: Any) -> str:
+    """Return what messages call an object that a registry gave out, with its options or without: kind, name, origin."""
+    name = getattr(plugin, "name", None)
+    given = _GIVEN.get((type(plugin), str(name)))
+    if given is None:
+        return f"{type(plugin).__name__} {name!r}"
+    return given.label if given.distribution == IN_MEMORY else f"{given.label} from {given.origin}"
 
 
 def _pick(plugin: Plugin, results: Iterable[Any]) -> Any:
@@ -188,7 +235,27 @@ def _pick(plugin: Plugin, results: Iterable[Any]) -> Any:
     missing = sorted(member for member in members if not hasattr(named[0], member))
     if missing:
         raise PluginError(f"{type(named[0]).__name__} is no {protocol.__name__}: it lacks {', '.join(missing)}")
+    if plugin.kind == "benchmarks":
+        _check_benchmark(named[0])
     return named[0]
+
+
+def _version(kind: Kind, plugin: Any) -> str:
+    """Return what stands for the version of an object of this process."""
+    given = getattr(plugin, "version", None)
+    if isinstance(given, str):
+        return given
+    return behaviour(plugin) if kind in ("parsers", "scorers") else "0"
+
+
+def _check_benchmark(benchmark: Any) -> None:
+    """Raise PluginError for what would be told as something else later on: the parser 'c' of ``parsers = "choice"``."""
+    if not isinstance(benchmark.parsers, tuple) or not all(isinstance(name, str) for name in benchmark.parsers):
+        raise PluginError(f"its parsers must be a tuple of names, not {benchmark.parsers!r}")
+    if not isinstance(benchmark.scorer, str):
+        raise PluginError(f"its scorer must be a name, not {benchmark.scorer!r}")
+    if not isinstance(benchmark.generation, Generation):
+        raise PluginError(f"its generation must be a harness.types.Generation, not {benchmark.generation!r}")
 
 
 def _members(protocol: type) -> set[str]:
@@ -222,6 +289,11 @@ def _with_status(plugin: Plugin, disabled: Collection[str]) -> Plugin:
     if any(alias in disabled for alias in _aliases(plugin)):
         return dataclasses.replace(plugin, status="disabled")
     return plugin
+
+
+def _with_lacking(plugin: Plugin) -> Plugin:
+    status = lacking(plugin.entry_point) if plugin.status == "ok" else None
+    return dataclasses.replace(plugin, status=status) if status else plugin
 
 
 def _resolve_conflicts(plugins: list[Plugin]) -> list[Plugin]:

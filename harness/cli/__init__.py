@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from harness.errors import HarnessError
 
@@ -18,17 +20,32 @@ COMMANDS = {
     "compare": "Say what changed between runs, and by how much more than chance.",
     "chat": "Talk to a model, and keep a transcript.",
     "data": "Look at training data.",
+    "doctor": "Say what this machine has, what is missing, and how to have it.",
+    "export": "Write a run in the form that another tool reads.",
+    "import": "Make runs of outputs that another tool recorded.",
+    "init": "Write a folder to begin with: the assignment's.",
     "judge": "Have a model judge the responses of finished runs.",
+    "loss": "Say how well a model foretells texts: loss, perplexity, bits a byte.",
+    "merge": "Make a model of an adapter and its base.",
     "parse": "Read the answers out of model outputs, one a line, without a run.",
+    "plan-size": "Say how many examples would show a difference.",
     "plugins": "List the installed plugins and their status.",
     "preview": "Show the exact prompt of an example, without loading the model.",
     "report": "Write a self-contained HTML page on runs.",
     "run": "Evaluate a model on one or more benchmarks.",
+    "runs": "List the runs in a folder, or remove some.",
     "score": "Score the recorded outputs of a run again, without a model.",
     "show": "Print samples of a run, for error analysis.",
     "train": "Train a model, such as by instruction tuning.",
     "view": "Show a folder of runs as a local page.",
 }
+
+
+#: The modules of commands whose names are words of the language.
+_MODULES = {"import": "import_outputs"}
+
+#: The modules of the extra ``core``, which every other extra brings.
+CORE = ("jsonlines", "msgspec", "numpy", "pluggy", "pydantic", "regex", "rich", "scipy", "tqdm")
 
 
 class _Commands(click.Group):
@@ -40,8 +57,16 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"harness.cli.{cmd_name}").command
+        module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = import_module(f"harness.cli.{module}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing their modules, and the options."""
+        named = [
+            CompletionItem(name, help=said) for name, said in sorted(COMMANDS.items()) if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -59,6 +84,15 @@ class _Commands(click.Group):
 @click.version_option(package_name="posttrain-harness", message="harness %(version)s")
 def cli() -> None:
     """Measure a language model, tune it, measure it again, and say honestly what changed."""
+
+
+#: What the machine denies whatever the command does: room, rights, files, a disk that works.
+_OF_THE_MACHINE = frozenset(
+    {
+        errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
+        errno.EPERM, errno.EROFS, errno.ESTALE,
+    }
+)  # fmt: skip
 
 
 def main() -> None:
@@ -86,6 +120,14 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         _debug()
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing in CORE:
+            _say(f"{missing} is not installed: pip install 'posttrain-harness[core]'")
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            _say(f"{where}{error.strerror}; mend that and give the same command again")
+            sys.exit(2)
         _say(f"internal error: {type(error).__name__}: {error} (HARNESS_DEBUG=1 shows where; please report it)")
         sys.exit(70)
 

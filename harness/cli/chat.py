@@ -6,8 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,56 +16,42 @@ from harness.cli.options import judge_options, model_options, warn
 from harness.errors import ConfigError, ModelError, nearest
 
 if TYPE_CHECKING:
-    from harness.evaluation.chat import Chat, Critic
-    from harness.evaluation.judgements import Verdict
-    from harness.evaluation.transcripts import Turn
+    from harness.chatting.chat import Chat, Critic
+    from harness.runs.judgements import Verdict
+    from harness.runs.transcripts import Turn
 
 
 @click.command("chat")
 @model_options
 @judge_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Transcript.  [default: in chats/]")
-@click.option("--system", metavar="TEXT", help="System message.")
-def command(
-    pairs: tuple[str, ...], disabled: tuple[str, ...], out: Path | None, system: str | None, **flags: Any
-) -> int:
+def command(pairs: tuple[str, ...], disabled: tuple[str, ...], out: Path | None, **flags: Any) -> int:
     """Talk to a model in the prompt format that it was trained in; /help lists what can be done on the way.
 
     Where standard input is no terminal, each line of it is an instruction (or a command) and the answers are printed.
     Everything said is in the transcript at once, what was edited, tried again or taken back too; `harness judge` takes
     transcripts. Options of sampling are --set chat.temperature=0.7, chat.max_tokens=512 and the like.
+
+    \b
+    harness chat -m ckpt/
+    harness chat -m ckpt/ --out red-team.jsonl --set chat.temperature=0.7
     """
-    from harness.evaluation.chat import Chat, chat_options, critic_of, make_speaker
-    from harness.evaluation.judging import make_judge
-    from harness.evaluation.plan import model_name
-    from harness.evaluation.runner import LoadOnce
-    from harness.evaluation.transcripts import Transcript
+    from harness.chatting.chat import chat_options
+    from harness.chatting.session import ChatSession
     from harness.registry import Registry
     from harness.reports.chat import greeting
 
-    options = chat_options(pairs, flags)
-    registry = Registry(disabled)
-    speaker = make_speaker(options, registry)
-    judge = make_judge(options, registry) if options.judge_model is not None else None
-    warn([*speaker.choice.warnings, *(judge.choice.warnings if judge else ())])
-    path = out or Path("chats") / model_name(options.model) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+    session = ChatSession(chat_options(pairs, flags), Registry(disabled), out)
+    warn(session.warnings)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))  # not what Ctrl-C does, which stops an answer
-    with ExitStack() as stack:
-        transcript = Transcript(path, speaker.facts)  # before minutes are spent on weights
-        stack.callback(transcript.close)
-        models, judges = stack.enter_context(LoadOnce()), stack.enter_context(LoadOnce())
+
+    def note(text: str) -> None:
         if sys.stdin.isatty():
-            click.echo(f"loading {options.model} …", err=True)
-        model = models.get(speaker.engine, speaker.model)
-        critic = None
-        if judge is not None:
-            critic = critic_of(judge, options, registry, judges.get(judge.engine, judge.model), path)
-            stack.callback(critic.log.close)
-        chat = Chat(speaker, model, transcript, system)
-        if sys.stdin.isatty():
-            click.echo(greeting(speaker, path), err=True)
-            return _Terminal(chat, critic).converse()
-        return _Script(chat, critic).converse()
+            click.echo(text, err=True)
+
+    with session.opened(lambda: note(f"loading {session.speaker.model} …")) as (chat, critic):
+        note(greeting(session.speaker, session.path))
+        return (_Terminal if sys.stdin.isatty() else _Script)(chat, critic).converse()
 
 
 class _Script:

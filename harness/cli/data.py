@@ -14,8 +14,9 @@ from harness.cli.options import warn
 
 if TYPE_CHECKING:
     from harness.prompts import PromptFormat
-    from harness.reports.look import Look
-    from harness.reports.look_pairs import PairLook
+    from harness.reports.data_preview import Look
+    from harness.reports.pairs_preview import PairLook
+    from harness.training.data.texts import BadRows, Learn
 
 _Columns: TypeAlias = Mapping[str, str] | None
 
@@ -33,7 +34,15 @@ def command() -> None:
 @click.option("--prompt-format", metavar="NAME", help="Over the model's: a shipped format or a .prompt file.")
 @click.option("--columns", metavar="NAMES", help="Such as prompt=q,response=a; of pairs, prompt=q,chosen=a,rejected=b.")
 @click.option("--loss", type=click.Choice(["responses", "all"]), default="responses", show_default=True)
+@click.option(
+    "--learn", type=click.Choice(["last", "all"]), default="last", help="The last response of a chat, or all."
+)
+@click.option(
+    "--on-bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", help="Or leave them out, counted."
+)
 @click.option("--seq-length", type=click.IntRange(min=1), default=2048, show_default=True, help="Tokens a row.")
+@click.option("--against", multiple=True, metavar="BENCHMARK", help="Count texts that hold 13 words of its items.")
+@click.option("--data", metavar="DIR", help="Data folder of that benchmark; without it, the Hugging Face hub.")
 def look(
     files: tuple[str, ...],
     model: str,
@@ -42,63 +51,101 @@ def look(
     prompt_format: str | None,
     columns: str | None,
     loss: str,
+    learn: Learn,
+    on_bad_rows: BadRows,
     seq_length: int,
+    against: tuple[str, ...],
+    data: str | None,
 ) -> None:
     """Show examples of FILE drawn at random, as text and as tokens with the loss mask, and a summary of the whole.
 
     Files are JSON Lines, JSON, CSV (also .gz, .zst) or Parquet with prompt and response, Alpaca's columns, or messages;
     or preference pairs, with chosen and rejected: texts beside a prompt, messages, or transcripts as in Anthropic's HH.
-    """
-    from harness.engines.models import context_length, load_tokenizer
-    from harness.training.pairs import holds_pairs
-    from harness.training.texts import training_format
 
-    tokenizer = load_tokenizer(model)
+    \b
+    harness data look train.jsonl.gz -m base/ --sample 3
+    harness data look harmless-base.jsonl.gz -m base/
+    """
+    from harness.models import find_model
+    from harness.training.data.pairs import holds_pairs
+    from harness.training.data.texts import training_format
+
+    folder = find_model(model)
+    tokenizer = folder.tokenizer
     choice = training_format(model, prompt_format, tokenizer)
-    names = _columns(columns)
-    look_at = _pairs if holds_pairs(files, names) else _texts
-    shown = look_at(files, names, choice.format, tokenizer, loss)
+    names = named_columns(columns)
+    if holds_pairs(files, names):
+        shown = _pairs(files, names, choice.format, tokenizer, loss, on_bad_rows)
+    else:
+        shown = _texts(files, names, choice.format, tokenizer, loss, on_bad_rows, learn)
     for index in shown.drawn(sample, seed):
         click.echo(f"{shown.example(index)}\n", color=shown.colour)
     click.echo(f"prompt format {choice.format.name} ({choice.reason})")
     click.echo(shown.summary(seq_length))
-    context = context_length(model)
+    for benchmark in against:
+        click.echo("\n" + "\n".join(_shared(benchmark, data, shown)))
     warnings = [*choice.warnings]
-    if context is not None and seq_length > context:
-        warnings.append(f"--seq-length {seq_length:,} is above the {context:,} tokens that the model can attend to")
+    if folder.context is not None and seq_length > folder.context:
+        warnings.append(
+            f"--seq-length {seq_length:,} is above the {folder.context:,} tokens that the model can attend to"
+        )
     warn(warnings)
 
 
-def _texts(files: Sequence[str], columns: _Columns, form: PromptFormat, tokenizer: Any, loss: str) -> Look | PairLook:
-    from harness.reports.look import Look
-    from harness.training.texts import read_texts
-    from harness.training.tokens import cache_folder, tokenize
+def _texts(
+    files: Sequence[str],
+    columns: _Columns,
+    form: PromptFormat,
+    tokenizer: Any,
+    loss: str,
+    on_bad_rows: BadRows,
+    learn: Learn,
+) -> Look | PairLook:
+    from harness.reports.data_preview import Look
+    from harness.training.data.texts import read_texts
+    from harness.training.data.tokens import cache_folder, fitting, tokenize
 
-    texts = read_texts(files, columns=columns, empty=True)
+    texts = read_texts(
+        files, columns=columns, empty=True, learn=learn, on_bad_rows=on_bad_rows, fits=fitting(form, tokenizer)
+    )
     tokens = tokenize(texts, form, tokenizer, cache=cache_folder())
     return Look(texts, tokens, tokenizer, "all" if loss == "all" else "responses", _colour())
 
 
-def _pairs(files: Sequence[str], columns: _Columns, form: PromptFormat, tokenizer: Any, loss: str) -> Look | PairLook:
+def _pairs(
+    files: Sequence[str], columns: _Columns, form: PromptFormat, tokenizer: Any, loss: str, on_bad_rows: BadRows
+) -> Look | PairLook:
     from harness.errors import ConfigError
-    from harness.reports.look_pairs import PairLook
-    from harness.training.pairs import Sides, read_pairs
-    from harness.training.tokens import cache_folder, tokenize
+    from harness.reports.pairs_preview import PairLook
+    from harness.training.data.pairs import Sides, read_pairs
+    from harness.training.data.tokens import cache_folder, tokenize
 
     if loss == "all":
         raise ConfigError("--loss all is for texts; of pairs the responses are compared")
-    pairs = read_pairs(files, columns=columns)
+    pairs = read_pairs(files, columns=columns, several=not form.single_turn, on_bad_rows=on_bad_rows)
     pairs.check()
     tokens = tokenize(Sides(pairs), form, tokenizer, cache=cache_folder())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     return PairLook(pairs, tokens, tokenizer, width, _colour())
 
 
+def _shared(name: str, data: str | None, shown: Look | PairLook) -> Sequence[str]:
+    """Return what the texts that are looked at share with a benchmark, in lines."""
+    from harness.datasets import DataSource
+    from harness.registry import Registry
+    from harness.reports.samples import printable
+    from harness.training.data.contamination import overlap
+
+    benchmark = Registry().benchmark(name)
+    found = overlap(name, benchmark.examples(DataSource(data)), shown.parts())
+    return [printable(line) for line in found.lines()]
+
+
 def _colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
-def _columns(text: str | None) -> _Columns:
+def named_columns(text: str | None) -> _Columns:
     """Return the columns in ``prompt=question,response=answer``."""
     from harness.errors import ConfigError
 

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def plugin_names(*kinds: str) -> Complete:
+    """Return what completes, in a shell, the names of the plugins of some kinds, by default of all."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        from harness.registry import Registry
+
+        found = {plugin.name for plugin in Registry().plugins() if not kinds or plugin.kind in kinds}
+        return sorted(name for name in found if name.startswith(incomplete))
+
+    return complete
+
+
 _MODEL = (
     click.option(
         "-m", "--model", metavar="MODEL", help="Checkpoint folder, hub name, server's model, or outputs.jsonl."
     ),
-    click.option("-e", "--engine", metavar="NAME", help="vllm, transformers, openai, replay.  [default: auto]"),
+    click.option(
+        "-e",
+        "--engine",
+        metavar="NAME",
+        shell_complete=plugin_names("engines"),
+        help="vllm, transformers, openai, replay.  [default: auto]",
+    ),
     click.option("--prompt-format", metavar="NAME", help="Over the checkpoint's: a shipped format or a .prompt file."),
+    click.option("--system", metavar="TEXT|FILE", help="System message."),
+    click.option("--template", metavar="NAME", help="Which of the model's several chat templates."),
     click.option(
         "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="An option, or a plugin's: gsm8k.split=train."
     ),
@@ -25,11 +49,58 @@ _MODEL = (
 
 _DATA = click.option("--data", metavar="DIR", help="Data folder; without it, the Hugging Face hub.")
 
+_SCORING = click.option(
+    "--scoring", type=click.Choice(["generated", "loglikelihood", "both"]), default=None,
+    help="What is read: the model's words, how likely it finds each option, or both.  [default: generated]",
+)  # fmt: skip
+
 _JUDGE = (
     click.option("-j", "--judge", "judge_model", metavar="MODEL", help="Model that judges; as --model."),
-    click.option("--judge-engine", metavar="NAME", help="What runs it, with options judge.*.  [default: auto]"),
+    click.option(
+        "--judge-engine",
+        metavar="NAME",
+        shell_complete=plugin_names("engines"),
+        help="What runs it, with options judge.*.  [default: auto]",
+    ),
     click.option("--judge-prompt-format", metavar="NAME", help="How it is asked; as --prompt-format."),
 )
+
+
+groups_are_option = click.option(
+    "--groups-are", type=click.Choice(["auto", "sample", "whole"]), default=None,
+    help="Groups (MMLU's subjects) as a sample of more such groups, or the whole; auto: ten and more are a sample.",
+)  # fmt: skip
+
+
+class _RunPath(click.Path):
+    """A run's folder, a pattern of folders, or ``latest:gsm8k/sft``: gives the paths that it stands for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from harness.runs.selecting import found_runs
+
+        return value if isinstance(value, list) else found_runs(str(value))
+
+
+class _OneRunPath(click.Path):
+    """As `_RunPath`, but what is given must stand for one path, which it gives."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from harness.runs.selecting import one_run
+
+        return value if isinstance(value, Path) else one_run(str(value))
+
+
+#: The type of an argument or option that takes one run.
+ONE_RUN = _OneRunPath(path_type=Path)
+
+
+def runs_argument(**settings: Any) -> Callable[[F], F]:
+    """Return an argument that takes any number of runs, as `harness.runs.selecting.found_runs` finds them."""
+
+    def flat(ctx: click.Context, param: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
+        return tuple(path for found in value for path in found)
+
+    return click.argument("runs", nargs=-1, type=_RunPath(path_type=Path), callback=flat, **settings)
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -56,4 +127,4 @@ def model_options(function: F) -> F:
 
 def evaluation_options(function: F) -> F:
     """Add the options that say what is evaluated and how."""
-    return model_options(_DATA(function))
+    return model_options(_DATA(_SCORING(function)))

@@ -14,16 +14,17 @@ from harness.cli.options import evaluation_options, warn
 @evaluation_options
 @click.option("--index", type=int, default=0, show_default=True, help="Position of the example in the benchmark.")
 def command(benchmark: str, index: int, pairs: tuple[str, ...], disabled: tuple[str, ...], **flags: Any) -> None:
-    """Show the exact prompt of an example, its token ids at the borders, the stop strings and the parsers."""
-    from harness.errors import ConfigError
+    """Show the exact prompt of an example, its token ids at the borders, the stop strings and the parsers.
+
+    \b
+    harness preview gsm8k -m ckpt/ --data DIR --index -1
+    """
     from harness.evaluation.options import run_options
-    from harness.evaluation.plan import make_plans
+    from harness.jobs import Evaluation
     from harness.registry import Registry
-    from harness.reports.preview import preview
 
     options = run_options(pairs=pairs, flags={**flags, "benchmark": (benchmark,)})
-    [plan] = make_plans(options, Registry(disabled))
-    if not -len(plan.examples) <= index < len(plan.examples):
-        raise ConfigError(f"--index {index}: {benchmark} has {len(plan.examples)} examples, counted from 0")
-    warn(plan.choice.warnings)
-    click.echo(preview(plan, index % len(plan.examples)))
+    evaluation = Evaluation(options, Registry(disabled))
+    text = evaluation.preview(index)
+    warn(evaluation.warnings)
+    click.echo(text)

@@ -6,30 +6,30 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import runs_argument, warn
+
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default="report.html", show_default=True, metavar="FILE",
-    help="Where to write the page.",
-)  # fmt: skip
+@runs_argument(required=True, metavar="RUN...")
+@click.option("--format", "form", type=click.Choice(["html", "markdown"]), default="html", show_default=True)
+@click.option("-o", "--out", metavar="FILE", help="Where to write it.  [default: report.html or report.md]")
 @click.option("--title", metavar="TEXT", help="The page's title.  [default: models and benchmarks]")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-def command(runs: tuple[Path, ...], out: Path, title: str | None, force: bool) -> None:
+def command(runs: tuple[Path, ...], form: str, out: str | None, title: str | None, force: bool) -> None:
     """Write a page on RUNS that needs nothing but a browser: results, charts, training, speed, and every sample.
 
     Runs of one benchmark are compared example by example, the first being the baseline; runs of several benchmarks
     stand side by side. The page has all prompts and outputs in it and fetches nothing.
-    """
-    from harness.errors import ConfigError
-    from harness.evaluation.lines import write_atomically
-    from harness.evaluation.recorded import read_run
-    from harness.reports.html import render
+    --format markdown writes the tables alone, for a write-up.
 
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give --out a file, such as {out / 'report.html'}")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists; give --force to replace it, or another --out")
-    page = render([read_run(run) for run in runs], title=title)
-    write_atomically(out, (piece.encode("utf-8") for piece in page))
-    click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
+    \b
+    harness report latest:*/base latest:*/ckpt
+    harness report RUN RUN --format markdown --out tables.md
+    """
+    from harness.api import report
+    from harness.runs.selecting import comparable
+
+    kept, notes = comparable(runs)
+    warn(notes)
+    page = report(*kept, out=out, title=title, force=force, form=form)
+    click.echo(f"{page}  {page.stat().st_size / 1e6:.1f} MB")

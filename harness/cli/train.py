@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from harness.cli.options import plugin_names
+
 
 @click.command("train")
-@click.argument("trainer")
+@click.argument("trainer", shell_complete=plugin_names("trainers"))
 @click.argument("recipe", required=False, type=click.Path(path_type=Path), metavar="[RECIPE.toml]")
 @click.option("-m", "--model", metavar="MODEL", help="Model to start from: a folder or a name on the hub.")
 @click.option("-o", "--out", metavar="DIR", help="Folder for checkpoints and metrics.")
@@ -27,6 +29,10 @@ def command(
 
     Give the same command again after a crash, SIGTERM or Ctrl-C and it goes on where it stopped. Options come from
     RECIPE.toml, then --set, then flags. On several GPUs: torchrun --nproc-per-node N -m harness train …
+
+    \b
+    harness train sft recipes/sft.toml -m base/ -o ckpt/ --plan
+    harness train dpo recipes/dpo.toml -m ckpt/ -o aligned/ --set dpo.beta=0.05
     """
     from harness.registry import Registry
     from harness.training.recipe import read_recipe

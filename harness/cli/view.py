@@ -20,6 +20,10 @@ def command(runs: Path, host: str, port: int, open_it: bool) -> None:
     """Show the runs below the folder RUNS as a local page: list them, compare them, read them, follow them.
 
     It can be reached from this machine alone, unless --host says otherwise, and changes nothing. Ctrl-C ends it.
+
+    \b
+    harness view --open
+    harness view elsewhere/ --port 0
     """
     from harness.reports.view.serving import serve
 

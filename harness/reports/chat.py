@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.evaluation.chat import Chat, Speaker
-from harness.evaluation.judgements import Verdict
-from harness.evaluation.transcripts import Turn
+from harness.chatting.chat import Chat
 from harness.reports.samples import on_one_line, printable
+from harness.respondent import Respondent
+from harness.runs.judgements import Verdict
+from harness.runs.transcripts import Turn
 from harness.types import Generation, Prompt
 
 #: Commands → what they do.
@@ -25,7 +26,7 @@ COMMANDS = {
 }
 
 
-def greeting(speaker: Speaker, transcript: Path) -> str:
+def greeting(speaker: Respondent, transcript: Path) -> str:
     """Return with whom one talks, how, and where it is written down."""
     choice = speaker.choice
     lines = [f"{speaker.model} · {speaker.engine.name} · {choice.format.name} ({choice.reason})"]
@@ -52,7 +53,7 @@ def turn_facts(turn: Turn) -> str:
     if turn.seconds:
         facts.append(f"{turn.seconds:.1f} s")
     ends = {"stop": "ended by itself", "length": "cut off: /set max_tokens=N for more", None: "stopped"}
-    return " · ".join([*facts, ends[turn.finish_reason]])
+    return " · ".join([*facts, ends.get(turn.finish_reason) or on_one_line(str(turn.finish_reason))])
 
 
 def sampling(generation: Generation) -> str:

@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.evaluation.comparison import (
-    FEWEST_DIFFERING,
-    FEWEST_GROUPS,
+from harness.comparing.comparison import (
     BenchmarkComparison,
     Comparison,
     Difference,
     Facts,
     Metric,
 )
+from harness.comparing.gate import Check, Gate
+from harness.evaluation.progress import pace, rate
 from harness.reports.samples import on_one_line, printable
-from harness.reports.summary import count_of, number, percent
+from harness.reports.summary import count_of, number, percent, points
 from harness.reports.terminal import Line, Tone, styled
+from harness.statistics import said_of
 from harness.types import Estimate
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 #: A head is broken beyond this, the gap is between columns; both in characters.
 _HEAD, _GAP = 16, 2
-
-#: Below this, an adjusted p-value is a finding.
-ALPHA = 0.05
 
 Cell = Sequence[Line]
 
@@ -65,8 +63,8 @@ def _metrics(comparison: Comparison) -> Section:
 
 def _cell(metric: Metric, label: str) -> list[Line]:
     """Return a run's figure, its difference to the baseline, and that to the run before it."""
-    figures = metric.values.get(label)
-    lines = [Line("–", "quiet") if figures is None else Line(percent(figures["value"]))]
+    estimate = metric.values.get(label)
+    lines = [Line("–", "quiet") if estimate is None else Line(percent(estimate.value))]
     for differences, named in ((metric.against_baseline, False), (metric.against_previous, True)):
         difference = differences.get(label)
         if difference is not None:
@@ -75,53 +73,52 @@ def _cell(metric: Metric, label: str) -> list[Line]:
 
 
 def _difference(difference: Difference, prefix: str = "") -> list[Line]:
-    tone = _tone(difference)
-    lines = [Line(f"{prefix}{interval(difference.estimate)}{'*' if difference.doubtful else ''}", tone)]
+    tone = _TONES[difference.verdict]
+    lines = [Line(f"{prefix}{interval(difference.estimate)}", tone)]
     if difference.p is None:
         return lines
     adjusted = difference.adjusted
     return [*lines, Line(f"{p_value(difference.p)}†" if adjusted is None else p_value(adjusted), tone)]
 
 
-def _tone(difference: Difference) -> Tone:
-    if difference.adjusted is None:
-        return "plain"
-    if difference.adjusted >= ALPHA:
-        return "quiet"
-    return "better" if difference.estimate.value > 0 else "worse"
+_TONES: Mapping[str, Tone] = {"": "plain", "level": "quiet", "better": "better", "worse": "worse"}
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     """Yield how the figures were made, and what there is to hold against them."""
     found = [difference for each in comparison.benchmarks for difference in differences(each)]
-    if any(each.resampled != "nothing" for each in found):
-        yield (
-            f"differences in points with 95% intervals: paired bootstrap, {comparison.replicates:,} resamples of "
-            f"{_resampled(comparison)}, seed {comparison.seed}"
-        )
-    if any(each.resampled == "nothing" for each in found):
-        yield f"macro averages of fewer than {FEWEST_GROUPS} groups: intervals by Student's t, within groups"
-    names = {"mcnemar": "exact McNemar test", "sign-flip": "sign-flip test"}
-    tests = " or ".join(dict.fromkeys(names[each.test] for each in found if each.test))
-    if tests:
-        family = f", adjusted by Holm for the {comparison.tests} tests of headline metrics" * (comparison.tests > 1)
-        yield f"p: {tests}, two-sided{family}"
+    if found:
+        family = f"; p adjusted by Holm for the {comparison.tests} tests of headline metrics" * (comparison.tests > 1)
+        yield f"differences in points with 95% intervals, and two-sided p-values of the same inference{family}"
+    for each in comparison.benchmarks:
+        taken = {label: facts.samples for label, facts in each.facts.items()}
+        if max(taken.values()) > 1:
+            said = ", ".join(f"{label} {count}" for label, count in taken.items())
+            yield f"{each.benchmark}: samples an example: {said}; an example's gain is that of its means over them"
+    yield from _methods(comparison)
     if any(each.p is not None and each.adjusted is None for each in found):
         yield "† not adjusted: another metric is the benchmark's headline"
-    if any(each.doubtful for each in found):
-        yield f"* fewer than {FEWEST_DIFFERING} examples differ: the interval may be too narrow"
     for each in comparison.benchmarks:
         yield from _lacking(each)
 
 
-def _resampled(comparison: Comparison) -> str:
-    """Return what was resampled, with the benchmarks' names where it was not the same for all."""
-    drawn: dict[str, dict[str, None]] = {}
+def _methods(comparison: Comparison) -> Iterator[str]:
+    """Yield how the differences' intervals were made, and the smallest true ones that the headlines' would show."""
+    made: dict[str, dict[str, None]] = {}
     for each in comparison.benchmarks:
         for difference in differences(each):
-            if difference.resampled != "nothing":
-                drawn.setdefault(difference.resampled, {})[each.benchmark] = None
-    return " and ".join(f"{unit} ({', '.join(names)})" if len(drawn) > 1 else unit for unit, names in drawn.items())
+            made.setdefault(said_of(difference.estimate.method), {})[each.benchmark] = None
+    for said, names in made.items():
+        yield f"{', '.join(names)}: {said}"
+    for each in comparison.benchmarks:
+        found = each.headline.against_baseline if each.headline is not None else {}
+        if least := detectable(found):
+            yield f"{each.benchmark}: smallest true difference to show with 80% power, in points: {least}"
+
+
+def detectable(found: Mapping[str, Difference]) -> str:
+    """Return the smallest true difference that each run's examples would show, in points, where it is known."""
+    return ", ".join(f"{run} {100 * of.detectable:.2g}" for run, of in found.items() if not math.isnan(of.detectable))
 
 
 def _lacking(each: BenchmarkComparison) -> Iterator[str]:
@@ -167,11 +164,11 @@ def _tax(comparison: Comparison) -> Section:
 def _lost(difference: Difference | None) -> list[Line]:
     if difference is None:
         return [Line("–", "quiet")]
-    tone = _tone(difference)
+    tone = _TONES[difference.verdict]
     e = difference.estimate
     mirrored = Estimate(-e.value, e.n, e.stderr, -e.high, -e.low, e.method)
     word = "no clear change" if tone == "quiet" else "gained" if tone == "better" else "lost"
-    return [Line(f"{interval(mirrored)}{'*' if difference.doubtful else ''}", tone), Line(word, tone)]
+    return [Line(interval(mirrored), tone), Line(word, tone)]
 
 
 def _flips(comparison: Comparison, count: int) -> Section:
@@ -192,6 +189,18 @@ def _flipped(benchmark: str, difference: Difference, count: int) -> Iterator[str
         if ids:
             more = f" … {len(ids) - count:,} more" if len(ids) > count else ""
             yield f"  {sign} {', '.join(ids[:count])}{more}"
+
+
+def gate_section(gate: Gate) -> Section:
+    """Return what a gate's rules come to, a line each."""
+    return Section(f"Gate: {gate.verdict}", notes=[_checked(check) for check in gate.checks])
+
+
+def _checked(check: Check) -> str:
+    allowed = f"may lose {check.max_drop:g} points of {check.metric}"
+    change = f"{interval(check.difference.estimate)}" if check.difference is not None else "no difference"
+    reason = f" ({check.reason})" if check.reason else ""
+    return f"{check.verdict}: {check.benchmark}, {check.run}: {change}{reason}; {allowed}"
 
 
 def _beside(comparison: Comparison) -> Section:
@@ -215,20 +224,29 @@ def _beside(comparison: Comparison) -> Section:
 def _unread(each: BenchmarkComparison, facts: Facts) -> str:
     """Return how much the headline's parser or judge has left unread."""
     reader = each.headline.reader if each.headline is not None else next(iter(facts.unparsed), "")
-    counts = {**facts.unparsed, **facts.unreadable}
-    return count_of(counts[reader], facts.n) if reader in counts else "–"
+    if reader in facts.unreadable:
+        return count_of(facts.unreadable[reader], facts.judged[reader])
+    return count_of(facts.unparsed[reader], facts.outputs) if reader in facts.unparsed else "–"
+
+
+def _speed(each: BenchmarkComparison, facts: Facts) -> str:
+    """Return examples a second, or seconds an example where they are slow, with the ratio to the baseline's."""
+    own, other = facts.examples_per_second, each.facts[each.baseline].examples_per_second
+    ratio = f" ({own / other:.2f} ×)" if own and other and facts is not each.facts[each.baseline] else ""
+    return f"{pace(own)}{ratio}"
 
 
 _FACTS: Mapping[str, Callable[[BenchmarkComparison, Facts], str]] = {
     "n": lambda _, facts: f"{facts.n:,}",
     "unread": _unread,
-    "truncated": lambda _, facts: count_of(facts.truncated, facts.n),
+    "truncated": lambda _, facts: "–" if facts.truncated is None else count_of(facts.truncated, facts.outputs),
     "failed": lambda _, facts: count_of(facts.failed, facts.n),
     "prompt tokens": lambda _, facts: number(facts.prompt_tokens),
     "output tokens": lambda _, facts: number(facts.completion_tokens),
     "characters": lambda _, facts: number(facts.characters),
-    "examples/s": lambda _, facts: number(facts.examples_per_second),
-    "tokens/s": lambda _, facts: number(facts.tokens_per_second),
+    "examples/s": _speed,
+    "prompt tokens/s": lambda _, facts: rate(facts.prompt_tokens_per_second),
+    "output tokens/s": lambda _, facts: rate(facts.completion_tokens_per_second),
     "format": lambda _, facts: facts.prompt_format,
     "engine": lambda _, facts: facts.engine,
 }
@@ -237,15 +255,8 @@ _FACTS: Mapping[str, Callable[[BenchmarkComparison, Facts], str]] = {
 def interval(estimate: Estimate) -> str:
     """Return a difference of proportions in points with its interval: ``+2.9 [+2.1, +3.7]``."""
     if math.isnan(estimate.low):
-        return f"{_points(estimate.value)} [–]"
-    return f"{_points(estimate.value)} [{_points(estimate.low)}, {_points(estimate.high)}]"
-
-
-def _points(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    text = f"{100 * value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+        return f"{points(estimate.value)} [–]"
+    return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
 
 
 def p_value(p: float) -> str:

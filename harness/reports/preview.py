@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 
 from harness.evaluation.plan import Plan
 from harness.interfaces import Tokenizer
 from harness.reports.samples import on_one_line, printable
 from harness.reports.tables import table
+from harness.respondent import Respondent
+from harness.types import Continuation
 
 _BORDER = 8
 
 
 def describe(plan: Plan) -> str:
     """Return what a run would do, a fact a line."""
-    generation = plan.generation
+    generation, respondent = plan.generation, plan.respondent
     sampling = "greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}"
+    several = f", {plan.options.samples} samples an example" if plan.options.samples > 1 else ""
     facts = [
         ["benchmark", f"{plan.benchmark.title} ({len(plan.selection):,} of {len(plan.examples):,} examples)"],
         ["model", plan.options.model],
-        ["engine", f"{plan.engine.name} ({plan.engine_reason})"],
-        ["prompt format", f"{plan.choice.format.name} ({plan.choice.reason})"],
-        ["generation", f"{sampling}, top-p {generation.top_p:g}, at most {generation.max_tokens:,} new tokens"],
+        ["engine", f"{respondent.engine.name} ({respondent.engine_reason})"],
+        ["prompt format", f"{respondent.format.name} ({respondent.choice.reason})"],
+        *([name, value] for name, value in _said(respondent)),
+        [
+            "generation",
+            f"{sampling}, top-p {generation.top_p:g}, at most {generation.max_tokens:,} new tokens{several}"
+            if plan.generates
+            else "none: it is read how likely each option is",
+        ],
         ["stop strings", ", ".join(repr(stop) for stop in generation.stop) or "none"],
         ["parsers", ", ".join(parser.name for parser in plan.parsers) or "none"],
         ["scorer", plan.scorer.name],
@@ -29,6 +39,17 @@ def describe(plan: Plan) -> str:
         ["fingerprint", plan.fingerprint[:8]],
     ]
     return table(["", ""], facts).lstrip("\n")
+
+
+def _said(respondent: Respondent) -> Iterator[tuple[str, str]]:
+    """Yield what the user, or the checkpoint's card, says about prompts."""
+    options = respondent.format.options
+    if options.system:
+        yield "system", on_one_line(options.system)
+    if options.template:
+        yield "template", on_one_line(options.template)
+    if options.arguments:
+        yield "chat_template", on_one_line(json.dumps(options.arguments, ensure_ascii=False))
 
 
 def _files(plan: Plan) -> str:
@@ -48,11 +69,22 @@ def preview(plan: Plan, index: int) -> str:
         printable(request.prompt.text),
         "─" * 40,
     ]
-    if request.prompt.token_ids is None or plan.tokenizer is None:
+    tokenizer = plan.respondent.tokenizer
+    if request.prompt.token_ids is None or tokenizer is None:
         parts.append("token ids: none (the engine takes text)")
     else:
-        parts.append(_tokens(request.prompt.token_ids, plan.tokenizer))
+        parts.append(_tokens(request.prompt.token_ids, tokenizer))
+        parts += [_option(each, tokenizer) for each in request.continuations]
     return "\n".join(parts)
+
+
+def _option(asked: Continuation, tokenizer: Tokenizer) -> str:
+    """Return what the log-likelihood of an option is asked of, and the end of what it is asked behind."""
+    given, behind = (
+        tokenizer.decode(list(ids)) for ids in (asked.token_ids[: asked.start], asked.token_ids[asked.start :])
+    )
+    ids = ", ".join(map(str, asked.token_ids[asked.start :]))
+    return f"option {on_one_line(asked.answer)}: {behind!r} ({ids}) behind …{given[-40:]!r}"
 
 
 def _tokens(ids: Sequence[int], tokenizer: Tokenizer) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from harness.evaluation.judgements import Verdict
-from harness.types import Sample
+from harness.types import SCORED, Sample, SourceReading
+
+if TYPE_CHECKING:
+    from harness.runs.judgements import Verdict
 
 
 def kinds_of(sample: Sample, parser: str | None, verdict: Verdict | None = None) -> set[str]:
     """Return what is wrong with a sample, as read by `parser`, and its verdict.
 
-    Wrong means parsed, but not to the gold answer; failed, that the engine or the judge gave nothing.
+    Wrong means parsed, but not to the gold answer; failed, that the engine or the judge gave nothing; disagreeing, that
+    the letter stands beside another option's text.
     """
     if sample.status == "engine_error" or (verdict is not None and verdict.verdict == "judge_error"):
         return {"failed"}
@@ -23,7 +27,22 @@ def kinds_of(sample: Sample, parser: str | None, verdict: Verdict | None = None)
         found.add("unparsed")
     elif any(value < 1 for value in list(sample.scores.get(parser or "", {}).values())[:1]):
         found.add("wrong")
+    if parser in sample.disagreeing:
+        found.add("disagreeing")
+    if sample.source is not None and parser is not None and sample.answers.get(parser) != sample.source.answer:
+        found.add("differing-from-source")
     return found
+
+
+def prompt_of(sample: Sample) -> tuple[str, bool]:
+    """Return the prompt that was sent and True or, where it is not known, the benchmark's question and False."""
+    if sample.prompt:
+        return sample.prompt, True
+    fields = sample.fields
+    question = next((fields[name] for name in ("question", "instruction") if isinstance(fields.get(name), str)), "")
+    options = fields.get("options")
+    listed = "".join(f"\n{chr(65 + n)}. {each}" for n, each in enumerate(options if isinstance(options, list) else ()))
+    return f"{question}{listed}", False
 
 
 def printable(text: str) -> str:
@@ -51,34 +70,47 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def as_text(sample: Sample, parsers: Sequence[str], verdict: Verdict | None = None) -> str:
-    """Return one sample as plain text: prompt, output, answers beside the gold answer, and what the judge said."""
-    facts = ", ".join([*([sample.group] if sample.group else []), *facts_of(sample)])
-    lines = [f"── {on_one_line(sample.id)} ({on_one_line(facts)})", block("prompt", sample.prompt)]
-    if sample.gold is not None:
-        lines.append(f"  gold: {on_one_line(sample.gold)}")
-    return "\n".join([*lines, *answered(sample, parsers, verdict)])
-
-
-def facts_of(sample: Sample) -> list[str]:
-    """Return a sample's status, whether it was cut off, and its length."""
+def facts_of(sample: Sample, kinds: Collection[str] = ()) -> list[str]:
+    """Return whether a sample is wrong (one of its `kinds`), else its status; whether it was cut off; its length."""
+    said = {"truncated": sample.finish_reason == "length", "letter and text disagree": sample.disagreeing}
     return [
-        sample.status,
-        *(["truncated"] if sample.finish_reason == "length" else []),
+        "wrong" if "wrong" in kinds else sample.status,
+        *(fact for fact, so in said.items() if so),
         *([f"{sample.completion_tokens} tokens"] if sample.completion_tokens is not None else []),
     ]
 
 
 def answered(sample: Sample, parsers: Sequence[str], verdict: Verdict | None) -> Iterator[str]:
     """Yield a sample's output, what the parsers read in it, and what the judge said of it."""
-    yield block("output", sample.output) if sample.error is None else f"  error: {on_one_line(sample.error)}"
+    if sample.error is not None:
+        yield f"  error: {on_one_line(sample.error)}"
+    elif sample.finish_reason != SCORED:
+        yield block("output", sample.output)
+    if sample.likelihoods:
+        yield block("log-likelihood", likelihoods(sample))
     for parser in parsers:
         answer = sample.answers.get(parser)
         scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.get(parser, {}).items())
         shown = "(no answer)" if answer is None else on_one_line(answer)
         yield f"  {on_one_line(parser)}: {shown}{f'  [{on_one_line(scores)}]' if scores else ''}"
+    if sample.source is not None:
+        yield f"  source: {_read_there(sample.source)}"
     if verdict is not None:
         yield from _judged(verdict)
+
+
+def likelihoods(sample: Sample) -> str:
+    """Return how likely the model finds each option, a line each: its log-probability in nats, its tokens, its text."""
+    listed = sample.likelihoods
+    return "\n".join(f"{each.answer}  {each.logprob:.4f}  {each.tokens:>3} tokens  {each.text!r}" for each in listed)
+
+
+def _read_there(source: SourceReading) -> str:
+    """Return what the source of an imported output read in it, in its own words where they are others, and gave."""
+    answer = "(no answer)" if source.answer is None else on_one_line(source.answer)
+    said = f" ({on_one_line(str(source.said))!r})" if source.said not in (None, source.answer) else ""
+    scores = ", ".join(f"{name} {value:g}" for name, value in source.scores.items())
+    return f"{answer}{said}{f'  [{on_one_line(scores)}]' if scores else ''}"
 
 
 def _judged(verdict: Verdict) -> Iterator[str]:

@@ -9,9 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.judgements import Verdict
-from harness.reports.samples import answered, as_text, block, facts_of, kinds_of, on_one_line, printable
-from harness.types import Sample
+from harness.reports.samples import (
+    answered,
+    block,
+    facts_of,
+    kinds_of,
+    likelihoods,
+    on_one_line,
+    printable,
+    prompt_of,
+)
+from harness.runs.judgements import Verdict
+from harness.types import SCORED, Sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,12 +36,29 @@ _SIDE_BY_SIDE = 80
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample as a run has it: the run's label, its parsers, and what its judge said."""
+    """One sample as a run has it: the run's label, its parsers, and what its judge said.
+
+    `instruction` is what was asked, to be shown in the place of the whole prompt where that is known; None shows it.
+    """
 
     label: str
     sample: Sample
     parsers: Sequence[str]
     verdict: Verdict | None = None
+    instruction: str | None = None
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """What is shown of what was asked: its heading and its text."""
+        if self.instruction is not None and self.sample.prompt:
+            return "instruction", self.instruction
+        text, sent = prompt_of(self.sample)
+        return "prompt" if sent else "question (the prompt is not known)", text
+
+    @property
+    def facts(self) -> str:
+        """Whether it is wrong, or its status, and what else is to be said of it on one line."""
+        return ", ".join(facts_of(self.sample, self.kinds))
 
     @property
     def kinds(self) -> set[str]:
@@ -44,7 +70,7 @@ def print_entry(shown: Sequence[Shown], console: Console) -> None:
     """Print the same example as one or two runs have it, its parts in colour where there are colours."""
     first = shown[0]
     if len(shown) == 1:
-        _print(as_text(first.sample, first.parsers, first.verdict), console)
+        _print("\n".join([*_common(shown), *_own(shown, first)]), console)
     else:
         _print("\n".join(_common(shown)), console)
         if console.width >= _SIDE_BY_SIDE:
@@ -56,25 +82,25 @@ def print_entry(shown: Sequence[Shown], console: Console) -> None:
 
 
 def _common(shown: Sequence[Shown]) -> Iterator[str]:
-    """Yield what two runs have in common."""
+    """Yield what one run, or two in common, have of an example."""
     sample = shown[0].sample
-    yield f"── {on_one_line(sample.id)}{f' ({on_one_line(sample.group)})' if sample.group else ''}"
-    if len({each.sample.prompt for each in shown}) == 1:
-        yield block("prompt", sample.prompt)
+    facts = ", ".join([*([sample.group] if sample.group else []), *([shown[0].facts] if len(shown) == 1 else [])])
+    yield f"── {on_one_line(sample.key)}{f' ({on_one_line(facts)})' if facts else ''}"
+    if len({each.asked for each in shown}) == 1:
+        yield block(*shown[0].asked)
     if sample.gold is not None:
         yield f"  gold: {on_one_line(sample.gold)}"
 
 
 def _own(shown: Sequence[Shown], each: Shown) -> Iterator[str]:
     """Yield what each run has of its own."""
-    if len({each.sample.prompt for each in shown}) > 1:
-        yield block("prompt", each.sample.prompt)
+    if len({each.asked for each in shown}) > 1:
+        yield block(*each.asked)
     yield from answered(each.sample, each.parsers, each.verdict)
 
 
 def _heading(each: Shown) -> str:
-    kinds = sorted(each.kinds & {"wrong"})
-    return f"  ── {on_one_line(each.label)}: {', '.join([*kinds, *facts_of(each.sample)])}"
+    return f"  ── {on_one_line(each.label)}: {each.facts}"
 
 
 def _print(text: str, console: Console) -> None:
@@ -121,27 +147,37 @@ def _coloured(text: str) -> Any:
 def as_markdown(shown: Sequence[Shown]) -> str:
     """Return the same as Markdown, texts in fences that nothing in them can close."""
     sample = shown[0].sample
-    alike = len({each.sample.prompt for each in shown}) == 1
-    parts = [f"### {_code(sample.id)}{f' · {_code(sample.group)}' if sample.group else ''}"]
+    alike = len({each.asked for each in shown}) == 1
+    parts = [f"### {_code(sample.key)}{f' · {_code(sample.group)}' if sample.group else ''}"]
     if alike:
-        parts += ["Prompt", _fenced(sample.prompt)]
+        parts += _asked(shown[0])
     if sample.gold is not None:
         parts.append(f"Gold: {_code(sample.gold)}")
     for each in shown:
-        facts = ", ".join([*sorted(each.kinds & {"wrong"}), *facts_of(each.sample)])
-        parts.append(f"**{_code(each.label)}** ({facts})")
+        parts.append(f"**{_code(each.label)}** ({each.facts})")
         if not alike:
-            parts += ["Prompt", _fenced(each.sample.prompt)]
+            parts += _asked(each)
         parts += list(_answers(each))
     return "\n\n".join(parts)
 
 
+def _asked(shown: Shown) -> list[str]:
+    heading, text = shown.asked
+    return [heading.capitalize(), _fenced(text)]
+
+
 def _answers(shown: Shown) -> Iterator[str]:
     sample, verdict = shown.sample, shown.verdict
-    yield _fenced(sample.output) if sample.error is None else f"Error: {_code(sample.error)}"
+    if sample.error is not None or sample.finish_reason != SCORED:
+        yield _fenced(sample.output) if sample.error is None else f"Error: {_code(sample.error)}"
+    if sample.likelihoods:
+        yield f"Log-likelihood\n\n{_fenced(likelihoods(sample))}"
     for parser in shown.parsers:
         answer = sample.answers.get(parser)
         yield f"- {parser}: {'no answer' if answer is None else _code(answer)}"
+    if sample.source is not None:
+        said = sample.source.answer
+        yield f"- the source: {'no answer' if said is None else _code(said)}"
     if verdict is not None:
         if verdict.against is not None:
             yield f"Reference\n\n{_fenced(verdict.against)}"
@@ -165,7 +201,7 @@ def _code(text: str) -> str:
 def as_record(shown: Sequence[Shown]) -> str:
     """Return one line of JSON, in ASCII: the sample with its kinds and verdict, of two runs a list in ``runs``."""
     records = [_record(each) for each in shown]
-    return json.dumps(records[0] if len(records) == 1 else {"id": shown[0].sample.id, "runs": records})
+    return json.dumps(records[0] if len(records) == 1 else {"id": shown[0].sample.key, "runs": records})
 
 
 def _record(shown: Shown) -> Mapping[str, Any]:

@@ -3,20 +3,20 @@
 They keep the promises of what they stand for; `evaluate` puts a benchmark through the real run loop with them::
 
     run = evaluate("capitals", lambda request: "The answer is Paris.", data="data", out=tmp_path)
-    assert run.results["metrics"]["choice"]["accuracy"]["value"] == 0.25
+    assert run.results.metrics["choice"]["accuracy"].value == 0.25
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from harness.interfaces import Benchmark, JudgedScorer, Tokenizer
-from harness.registry import Registry
-from harness.types import Completion, Request, RunInfo, Sample
+from harness.interfaces import Benchmark, Tokenizer
+from harness.runs.folder import Run
+from harness.types import Completion, Request, RunInfo
 
 #: Gives the whole answer to a request: its text, or a completion as it is to come back.
 Answer = Callable[[Request], str | Completion]
@@ -121,15 +121,6 @@ class RecordingTracker:
         return self.runs[-1]
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """What an evaluation came to: the run's folder, its results.json, and its samples."""
-
-    folder: Path
-    results: Mapping[str, Any]
-    samples: tuple[Sample, ...]
-
-
 def evaluate(
     benchmark: str | Benchmark,
     answer: Answer,
@@ -139,39 +130,20 @@ def evaluate(
     judge: Answer | None = None,
     options: Mapping[str, Any] | None = None,
     limit: int | None = None,
-) -> Evaluated:
-    """Evaluate the function `answer` on a benchmark, an installed one by its name, through the real run loop.
+) -> Run:
+    """Evaluate the function `answer` on a benchmark, an installed one by its name, and return the run.
 
-    `out` is the folder for runs, `data` the data folder, `judge` the function that judges where the scorer asks a
-    judge; `options` are tables of the plugins' options, as in a run file. The prompt is the benchmark's instruction.
-    Raises HarnessError as `harness run` does.
+    It is `harness.evaluate` with fakes: `out` is the folder for runs, `data` the data folder, `judge` the function that
+    judges where the scorer asks a judge; `options` are tables of the plugins' options, as in a run file. The prompt is
+    the benchmark's instruction. Raises HarnessError as `harness run` does.
     """
-    from harness.evaluation.judging import judge_run, make_judge
-    from harness.evaluation.plan import RunOptions, make_plans
-    from harness.evaluation.runner import LoadOnce, run
+    from harness.api import evaluate as evaluate_model
 
-    registry = Registry()
-    registry.add("engines", FakeEngine(answer))
-    if not isinstance(benchmark, str):
-        registry.add("benchmarks", benchmark)
-        benchmark = benchmark.name
-    asked = RunOptions(
-        benchmark=(benchmark,), model="fake", engine="fake", prompt_format="plain", out=str(out), limit=limit,
-        data=None if data is None else str(data), options=options or {},
-    )  # fmt: skip
+    asked: dict[str, Any] = {}
     if judge is not None:
-        registry.add("engines", FakeEngine(judge, "fake-judge"))
-        asked = replace(asked, judge_model="judge", judge_engine="fake-judge", judge_prompt_format="plain")
-    [plan] = make_plans(asked, registry)
-    with LoadOnce() as models:
-        outcome = run(plan, models, fresh=True)
-    results: Mapping[str, Any] = outcome.results
-    if judge is not None:
-        with LoadOnce() as models:
-            results = judge_run(
-                outcome.folder, cast(JudgedScorer, plan.scorer), make_judge(asked, registry), models
-            ).results
-    return Evaluated(outcome.folder.path, results, tuple(outcome.folder.samples()))
+        asked = {"judge": "judge", "judge_engine": FakeEngine(judge, "fake-judge"), "judge_prompt_format": "plain"}
+    asked |= {"data": data, "out": out, "limit": limit, "fresh": True, "progress": False, **(options or {})}
+    return evaluate_model(benchmark, "fake", engine=FakeEngine(answer), prompt_format="plain", **asked)
 
 
 def _cut(text: str, request: Request) -> Completion:

@@ -12,11 +12,14 @@ from harness.registry import KINDS, Registry
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 #: What a kind's distribution has beside its module, its test, pyproject.toml and README.md: path → template.
-_MORE = {"benchmark": {"data/@name@/test.jsonl": "benchmark_data.jsonl"}}
+_MORE = {
+    "benchmark": {"data/@name@/test.jsonl": "benchmark_data.jsonl"},
+    "format": {"data/outputs.@name@": "format_data.tsv"},
+}
 
 #: What the plugin needs of the harness beside its core, and what its check is given.
-_EXTRAS = {"trainer": "[train]"}
-_FLAGS = {"benchmark": " --data data", "engine": " --model any"}
+_EXTRAS = {"trainer": "train"}
+_FLAGS = {"benchmark": " --data data", "engine": " --model any", "format": " --data data/outputs.@name@"}
 
 
 def write_plugin(name: str, kind: str, folder: Path, registry: Registry) -> Path:
@@ -51,14 +54,14 @@ def plugin_files(name: str, kind: str) -> dict[str, str]:
     module = f"harness_{name.replace('-', '_')}"
     words = re.split("[-_]", name)
     values = {
+        "@flags@": _FLAGS.get(kind, ""),  # which has the name in it
         "@name@": name,
         "@module@": module,
         "@kind@": kind,
         "@distribution@": f"harness-{name.replace('_', '-')}",
         "@title@": " ".join(word.capitalize() for word in words),
         "@Class@": "".join(word.capitalize() for word in (*words, kind)),
-        "@extra@": _EXTRAS.get(kind, ""),
-        "@flags@": _FLAGS.get(kind, ""),
+        "@extra@": _EXTRAS.get(kind, "core"),
     }
     templates = {
         "pyproject.toml": "pyproject.toml",
@@ -72,7 +75,8 @@ def plugin_files(name: str, kind: str) -> dict[str, str]:
 
 def next_steps(name: str, kind: str, folder: Path) -> str:
     """Return the commands that install, test and check what was written to `folder`."""
-    return f"cd {folder} && pip install -e '.[test]' && pytest && harness plugins --check {name}{_FLAGS.get(kind, '')}"
+    flags = _FLAGS.get(kind, "").replace("@name@", name)
+    return f"cd {folder} && pip install -e '.[test]' && pytest && harness plugins --check {name}{flags}"
 
 
 def _template(name: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.engines.models import quiet
+from harness.models import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -28,50 +28,54 @@ MODELS: dict[str, Right] = {
 }
 
 TABLE = """
-                         base   sft                    dpo
-gsm8k                    50.0%  70.0%                  60.0%
-accuracy (final-number)         +20.0 […]              +10.0 […]*
-                                p = 0.068              p = 0.219
-                                                       vs sft −10.0 […]
-                                                       p = 0.730
+                         base   sft                   dpo
+gsm8k                    50.0%  70.0%                 60.0%
+accuracy (final-number)         +20.0 [+6.8, +33.5]   +10.0 [+3.4, +20.1]
+                                p = 0.042             p = 0.114
+                                                      vs sft −10.0 [−22.2, +1.5]
+                                                      p = 0.583
 
-gsm8k                    50.0%  70.0%                  60.0%
-accuracy (last-number)          +20.0 […]              +10.0 […]*
-                                p = 0.008†             p = 0.031†
-                                                       vs sft −10.0 […]
-                                                       p = 0.146†
+gsm8k                    50.0%  70.0%                 60.0%
+accuracy (last-number)          +20.0 [+6.8, +33.5]   +10.0 [+3.4, +20.1]
+                                p = 0.005†            p = 0.014†
+                                                      vs sft −10.0 [−22.2, +1.5]
+                                                      p = 0.083†
 
-mmlu                     50.0%  70.0%                  60.0%
-accuracy (choice)               +20.0 […]              +10.0 […]*
-                                p = 0.068              p = 0.219
-                                                       vs sft −10.0 […]
-                                                       p = 0.730
+mmlu                     50.0%  70.0%                 60.0%
+accuracy (choice)               +20.0 [−19.3, +54.0]  +10.0 [−20.0, +40.0]
+                                p = 1                 p = 1
+                                                      vs sft −10.0 [−42.0, +23.4]
+                                                      p = 1
 
-mmlu                     50.0%  70.0%                  60.0%
-accuracy_macro (choice)         +20.0 […]              +10.0 […]*
-                                                       vs sft −10.0 […]
+mmlu                     50.0%  70.0%                 60.0%
+accuracy_macro (choice)         +20.0 [−19.3, +54.0]  +10.0 [−20.0, +40.0]
+                                                      vs sft −10.0 [−42.0, +23.4]
 
-simple_safety_tests      50.0%  33.3%                  33.3%
-safe (judge)                    −16.7 […]*             −16.7 […]*
-                                p = 1                  p = 1
-                                                       vs sft 0.0 […]*
-                                                       p = 1
-differences in points with 95% intervals: paired bootstrap, 10,000 resamples of examples (gsm8k, simple_safety_tests)
-and groups (mmlu), seed 0
-p: exact McNemar test, two-sided, adjusted by Holm for the 9 tests of headline metrics
+simple_safety_tests      50.0%  33.3%                 33.3%
+safe (judge)                    −16.7 [−48.5, +18.9]  −16.7 [−44.8, +11.6]
+                                p = 1                 p = 0.944
+                                                      vs sft 0.0 [−29.9, +29.9]
+                                                      p = 1
+differences in points with 95% intervals, and two-sided p-values of the same inference; p adjusted by Holm for the 9
+tests of headline metrics
+gsm8k, simple_safety_tests: score method, examples independent
+mmlu: score method with the variance between 12 groups, taken as a sample of such groups
+mmlu: score method of the groups' means with the variance between 12 groups, taken as a sample of such groups
+gsm8k: smallest true difference to show with 80% power, in points: sft 19, dpo 12
+mmlu: smallest true difference to show with 80% power, in points: sft 51, dpo 41
+simple_safety_tests: smallest true difference to show with 80% power, in points: sft 48, dpo 40
 † not adjusted: another metric is the benchmark's headline
-* fewer than 10 examples differ: the interval may be too narrow
 
 Alignment tax: points of the headline metric lost against base (below 0: gained)
-                     sft                    dpo
-gsm8k                −20.0 […]              −10.0 […]*
-accuracy             no clear change        no clear change
+                     sft                   dpo
+gsm8k                −20.0 [−33.5, −6.8]   −10.0 [−20.1, −3.4]
+accuracy             gained                no clear change
 
-mmlu                 −20.0 […]              −10.0 […]*
-accuracy             no clear change        no clear change
+mmlu                 −20.0 [−54.0, +19.3]  −10.0 [−40.0, +20.0]
+accuracy             no clear change       no clear change
 
-simple_safety_tests  +16.7 […]*             +16.7 […]*
-safe                 no clear change        no clear change
+simple_safety_tests  +16.7 [−18.9, +48.5]  +16.7 [−11.6, +44.8]
+safe                 no clear change       no clear change
 
 Flips
 gsm8k, base → sft: 15 gained, 3 lost
@@ -91,16 +95,16 @@ simple_safety_tests, base → dpo: 0 gained, 2 lost
   − sst_6, sst_7
 
 Beside the figures
-                            n   unread    truncated  failed  characters  examples/s  format            engine
-gsm8k · base                60  0         0          0       19.1        30.0        zero_shot_system  replay
-gsm8k · sft                 60  0         0          0       23.5        30.0        alpaca_sft        replay
-gsm8k · dpo                 60  1 (1.7%)  0          0       21.4        30.0        alpaca_sft        replay
-mmlu · base                 60  0         0          0       24.0        30.0        zero_shot_system  replay
-mmlu · sft                  60  0         0          0       24.0        30.0        alpaca_sft        replay
-mmlu · dpo                  60  1 (1.7%)  0          0       24.0        30.0        alpaca_sft        replay
-simple_safety_tests · base  12  0         0          0       7.2         30.0        zero_shot_system  replay
-simple_safety_tests · sft   12  0         0          0       7.2         30.0        alpaca_sft        replay
-simple_safety_tests · dpo   12  0         0          0       7.2         30.0        alpaca_sft        replay
+                            n   unread    truncated  failed  characters  examples/s   format            engine
+gsm8k · base                60  0         0          0       19.1        30           zero_shot_system  replay
+gsm8k · sft                 60  0         0          0       23.5        30 (1.00 ×)  alpaca_sft        replay
+gsm8k · dpo                 60  1 (1.7%)  0          0       21.4        30 (1.00 ×)  alpaca_sft        replay
+mmlu · base                 60  0         0          0       24.0        30           zero_shot_system  replay
+mmlu · sft                  60  0         0          0       24.0        30 (1.00 ×)  alpaca_sft        replay
+mmlu · dpo                  60  1 (1.7%)  0          0       24.0        30 (1.00 ×)  alpaca_sft        replay
+simple_safety_tests · base  12  0         0          0       7.2         30           zero_shot_system  replay
+simple_safety_tests · sft   12  0         0          0       7.2         30 (1.00 ×)  alpaca_sft        replay
+simple_safety_tests · dpo   12  0         0          0       7.2         30 (1.00 ×)  alpaca_sft        replay
 sft, dpo differ from base: generation.stop ["# Query:"] → []
 sft, dpo differ from base: prompt_format zero_shot_system → alpaca_sft
 """
@@ -135,26 +139,23 @@ def check_one_line(done: Done, message: str) -> None:
 def test_models_and_benchmarks_make_one_table(harness: Command, all_runs: list[Path]) -> None:
     done = harness("compare", *all_runs, "--flips", 2)
     assert (done.code, done.err) == (0, "")
-    assert masked(done.out) == TABLE
+    assert without_blanks(done.out) == TABLE
 
 
-def masked(text: str) -> str:
-    """Leave out what the bootstrap draws, in the width that it had, and blanks at the ends of lines."""
-
-    def short(match: re.Match[str]) -> str:
-        return "[…]" + match[2] + " " * (len(match[0]) - 3 - len(match[2]))
-
-    lines = re.sub(r"(\[[+−0][^]]*\])([*]?)", short, text).splitlines()
+def without_blanks(text: str) -> str:
+    """Leave out blanks at the ends of lines."""
+    lines = text.splitlines()
     return "\n" + "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def test_the_same_as_markdown_and_as_json(harness: Command, all_runs: list[Path]) -> None:
     text = harness("compare", *all_runs, "--markdown").out
-    assert "| **gsm8k**<br>**accuracy (final-number)** | 50.0% | 70.0%<br>+20.0 \\[" in text
+    assert "| **gsm8k**<br>**accuracy (final-number)** | 50.0% | 70.0%<br>**+20.0 \\[" in text
     assert "\n## Alignment tax: " in text and "\n  - \\+ test-0030, " in text
     assert all(line.startswith(("|", "-", "  - ", "## ")) for line in text.splitlines() if line)
-    content = json.loads(harness("compare", *all_runs, "--json", "--seed", 3).out)
-    assert (content["labels"], content["tests"], content["seed"]) == (["base", "sft", "dpo"], 9, 3)
+    content = json.loads(harness("compare", *all_runs, "--json", "--groups-are", "whole").out)
+    assert (content["labels"], content["tests"]) == (["base", "sft", "dpo"], 9)
+    assert [each["groups"] for each in content["benchmarks"]] == [None, None, None]
     found = content["benchmarks"][0]["metrics"][0]["against_baseline"]["sft"]
     assert found["gained"] == [f"test-{i:04d}" for i in range(30, 45)]
     assert found["estimate"]["value"] == pytest.approx(0.2)
@@ -162,7 +163,7 @@ def test_the_same_as_markdown_and_as_json(harness: Command, all_runs: list[Path]
 
 def test_two_runs_need_no_correction(harness: Command, two: list[Path]) -> None:
     done = harness("compare", *two, "--metric", "accuracy", "--flips", "0")
-    assert "p: exact McNemar test, two-sided\n" in done.out
+    assert "two-sided p-values of the same inference\n" in done.out and "Holm" not in done.out
     assert "Flips" not in done.out and "Alignment tax" not in done.out
 
 
@@ -267,3 +268,31 @@ def test_an_id_cannot_begin_a_line(harness: Command, two: list[Path]) -> None:
     done = harness("compare", *two)
     assert done.code == 0
     assert "\n  + x\\nAll models: 100%, test-0031" in done.out
+
+
+def test_a_gate_says_so_with_its_exit_code(harness: Command, two: list[Path], tmp_path: Path) -> None:
+    passed = harness("compare", *two, "--max-drop", "gsm8k=1")
+    assert passed.code == 0
+    assert "\nGate: pass\npass: gsm8k, sft: +20.0 [+6.8, +33.5]; may lose 1 points of accuracy\n" in passed.out
+    failed = harness("compare", *reversed(two), "--max-drop", "gsm8k=1", "--json")
+    assert failed.code == 3
+    assert json.loads(failed.out)["gate"]["verdict"] == "fail"
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[gsm8k]\nmax_drop = 10.0\n")
+    undecided = harness("compare", *reversed(two), "--gate", rules, "--markdown")
+    assert undecided.code == 4 and "## Gate: undecided" in undecided.out
+    check_one_line(harness("compare", *two, "--max-drop", "mmlu=1"), "rule for mmlu, of which no two runs are given")
+
+
+def test_a_plan_says_how_many_examples_are_needed(harness: Command, two: list[Path]) -> None:
+    done = harness("plan-size", "--detect", "5", *two)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(
+        r"[\d,]+ examples, paired, show a true difference of 5 points with 80% power\n"
+        r"gsm8k has 60, which show 19 points\n"
+        r"assumed: 18 of 60 examples differ between base and sft\n",
+        done.out,
+    )
+    worst = harness("plan-size", "--detect", "2")
+    assert worst.out.startswith("9,812 examples, paired, show a true difference of 2 points with 80% power\n")
+    check_one_line(harness("plan-size", "--detect", "0"), "--detect must be above 0")

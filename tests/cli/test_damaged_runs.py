@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from harness.evaluation.journal import RUN_FORMAT, Journal, RunFolder
+from harness.runs.folder import RUN_FORMAT, Run
+from harness.runs.journal import Journal
 from tests.conftest import Command
 from tests.reports.viewing import write_run
 
@@ -80,7 +83,7 @@ def test_an_unfinished_run_is_told_from_one_that_is_going(harness: Command, fold
     pytest.importorskip("jinja2")
     (folder / "results.json").unlink()
     assert "give its command again" in line(harness, command, folder)
-    with Journal(RunFolder(folder), 5):
+    with Journal(Run(folder), 5):
         assert "is still going; wait for it" in line(harness, command, folder)
 
 
@@ -89,7 +92,7 @@ def test_a_run_that_is_going_can_be_scored_so_far_and_is_said_to_be(harness: Com
     whole = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "samples.jsonl").write_bytes(b"".join(whole[:3]))
     assert "3 of 5 samples so far\n" in harness("score", folder).out
-    with Journal(RunFolder(folder), 5):
+    with Journal(Run(folder), 5):
         assert "3 of 5 samples so far, and the run is still going\n" in harness("score", folder).out
 
 
@@ -107,3 +110,15 @@ def test_a_run_of_another_format_is_never_gone_on_with(
     assert "format 0 is not the 1 that this version reads" in done.err
     assert done.err.rstrip().endswith("or run it --fresh")
     assert harness(*words, "--fresh").code == 0
+
+
+def test_what_the_machine_denies_is_one_line_whatever_it_hits(
+    harness: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*words: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr("harness.reports.doctor.examine", full)
+    done = harness("doctor")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "harness: somewhere: No space left on device; mend that and give the same command again\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli.data import look
-from harness.engines.models import load_tokenizer
+from harness.models import find_model
 from harness.prompts import find_format
 from harness.testing.tiny import make_tiny_model
 from tests.conftest import Command
@@ -71,7 +71,7 @@ def test_the_whole_is_summed_up(harness: Command, data: Path, model: Path) -> No
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("prompt format alpaca_sft (the default for training a base model)\n")
     found = facts(done.out)
-    assert found["file"] == f"{data}, 5 documents"
+    assert found["file"] == f"{data}: 5 texts from prompt/response"
     assert found["longer than 256"].startswith("1 (20.0%); cutting them off there would lose ")
     assert found["packed by document, 256"].endswith(" filled, 1 (20.0%) documents split")
     assert found["duplicates"] == "1 (20.0%) of a whole document, 2 (40.0%) of a prompt"
@@ -114,7 +114,7 @@ def test_named_columns_and_other_formats(harness: Command, model: Path, tmp_path
     named = ("--columns", "prompt=question,response=answer", "--prompt-format", "plain")
     done = harness("data", "look", path, "-m", model, "--seq-length", 64, *named)
     assert done.code == 0
-    assert "prompt format plain (--prompt-format)" in done.out
+    assert "prompt format plain (as given)" in done.out
     assert "<|begin_of_text|>|W" in done.out
 
 
@@ -183,7 +183,7 @@ def test_pairs_are_summed_up_by_source(harness: Command, pairs: list[Path], mode
         ["sums.jsonl", "4", "0", "0"],
         ["all", "7", "2 (22.2%)", "2 (28.6%)"],
     ]
-    assert lines[6:9] == [
+    assert [line[:3] for line in lines[6:9]] == [
         ["source", "left out", "rows"],
         ["harmless.jsonl", "several turns", "1"],
         ["harmless.jsonl", "chosen equal to rejected", "1"],
@@ -197,7 +197,7 @@ def test_pairs_are_summed_up_by_source(harness: Command, pairs: list[Path], mode
 
 def test_token_lengths_are_those_of_training(harness: Command, pairs: list[Path], model: Path) -> None:
     out = harness("data", "look", pairs[0], "-m", model, "--sample", 3).out
-    tokenizer = load_tokenizer(str(model))
+    tokenizer = find_model(str(model)).tokenizer
     alpaca = find_format("alpaca_sft")
     documents = [alpaca.document("Name a colour.", response, tokenizer) for response in ("Blue it is.", "A dog.")]
     prompt = documents[0].prompt_tokens
@@ -283,7 +283,7 @@ def test_the_real_pairs_can_be_looked_at(harness: Command, model: Path, shared_d
             ["DATA", "--columns", "prompt=q,response=r"],
             ":1: no 'q' there, only 'prompt', 'response', 'fail_mode'; 5 bad",
         ),
-        (["DATA", "--prompt-format", "alpaca"], "unknown prompt format 'alpaca'; did you mean 'alpaca_sft'?\n"),
+        (["DATA", "--prompt-format", "alpaca_sf"], "unknown prompt format 'alpaca_sf'; did you mean 'alpaca_sft'?\n"),
         (["DATA", "--prompt-format", "chat"], "the model's tokenizer has no chat template; choose another"),
     ],
 )
@@ -304,3 +304,27 @@ def test_the_real_files_can_be_looked_at(harness: Command, model: Path, shared_d
     found = facts(done.out)
     assert found["empty responses"] == found["without an end token"] == "0"
     assert done.out.count("── ") == 10
+
+
+def test_texts_that_hold_a_benchmarks_items_are_counted(
+    harness: Command, model: Path, gsm8k_data: Path, tmp_path: Path
+) -> None:
+    """Whatever case and marks stand in them; twelve words in a row are none, nor are what all items share."""
+    question = "A crate holds 1,000 nails. How many nails are in 2 crates?"  # thirteen words: 1,000 is two
+    rows = [
+        {"prompt": f"Solve this: {question.upper()}", "response": "2,000"},
+        {"prompt": "A crate holds 1,000 nails. How many nails are in 2 boxes?", "response": "2,000"},
+        {"prompt": "Name a colour.", "response": f"Blue! ({question})"},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    more = ("-m", model, "--sample", 0, "--seq-length", 256, "--against", "gsm8k", "--data", gsm8k_data)
+    done = harness("data", "look", path, *more)
+    assert done.code == 0, done.err
+    lines = done.out.rstrip().splitlines()[-3:]
+    assert lines[0].startswith("against gsm8k: 2 of 3 texts share 13 words in a row with 1 of ")
+    assert lines[1] == f'  {path}:1 and test-0001: "a crate holds 1 000 nails how many nails are in 2 crates"'
+    assert lines[2].startswith(f"  {path}:3 and test-0001: ")
+    pair = {"prompt": question, "chosen": "2,000", "rejected": "3"}
+    path.write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    assert "against gsm8k: 1 of 1 texts" in harness("data", "look", path, *more).out

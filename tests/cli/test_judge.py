@@ -142,9 +142,11 @@ def test_a_parser_for_the_table_of_a_judged_run_is_refused(
     harness: Command, run: Callable[..., Done], tmp_path: Path
 ) -> None:
     run(*judging(recorded(tmp_path, PAIRS)))
-    words = ["score", folder(tmp_path), "--csv", tmp_path / "table.csv"]
+    words = ["export", folder(tmp_path), "--out", tmp_path / "table.csv"]
     assert harness(*words).code == 0
-    check_one_line(harness(*words, "--parser", "choice"), "--parser does nothing here: .* by a judge's replies")
+    check_one_line(
+        harness(*words, "--force", "--parser", "choice"), "--parser does nothing here: .* by a judge's replies"
+    )
 
 
 def test_judges_and_prompts_stand_side_by_side(harness: Command, run: Callable[..., Done], tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_reply_that_failed_is_told_and_asked_for_again(
     assert "judge: 1 (25.0%) judgements failed and are left out" in done.out
     path = folder(tmp_path)
     said = read(path)["judges"]["judge"]
-    assert (said["failed"], said["n"]) == ({"count": 1, "ids": ["alpaca-0001"]}, 3)
+    assert (said["failed"], said["n"]) == ({**said["failed"], "count": 1, "ids": ["alpaca-0001"]}, 3)
     assert "no output with the id" in harness("show", path, "--failed").out
     # A mended recording would be another judge, by its digest; so the same one is asked, and fails, once more.
     lines = (path / "judgements.jsonl").read_text().splitlines(keepends=True)
@@ -241,6 +243,8 @@ def test_agreement_with_human_labels(harness: Command, run: Callable[..., Done],
     # By hand: 2 of 3 agree; by chance (2/3)(1/3) + 0 + (1/3)(1/3) = 1/3; kappa = (2/3 - 1/3) / (2/3) = 0.5.
     assert "Cohen's kappa 0.50 [" in done.out and "agree on 66.7%" in done.out
     assert "1 labelled samples have no verdict that can be read" in done.out
+    # All that can be read is labelled: what people gave is the labels' own mean, 1, 1 and a half of three.
+    assert re.search(r"by the judge 50.0% \[.*\]; corrected by the labels 83.3% \[", done.out), done.out
 
 
 @pytest.mark.parametrize(
@@ -367,8 +371,17 @@ def test_recorded_annotations_are_scored_without_a_judge(
     assert (figures["lowest"], figures["highest"]) == (37.5, 62.5)
     table = harness("score", path).out
     assert "win_rate" in table and "win_rate lies in [37.50, 62.50], whatever the unreadable ones mean" in table
-    for words in (["--csv", "x.csv"], ["--parser", "choice"], ["--groups"], ["--no-plugin", "mmlu"]):
+    for words in (["--parser", "choice"], ["--groups"], ["--no-plugin", "mmlu"]):
         check_one_line(harness("score", path, *words), f"{words[0]} does nothing here: .* is a file of annotations")
+
+
+def test_judgements_that_stand_twice_are_said(harness: Command, tmp_path: Path) -> None:
+    path, row = tmp_path / "twice.json", {"output_1": "a", "output_2": "b", "preference": 2.0, "annotator": "x"}
+    rows = [{**row, "instruction": name} for name in "abcaa"] + [{**row, "instruction": "a", "annotator": "y"}]
+    path.write_text(json.dumps(rows))
+    assert "2 judgements are of what others have judged before, and count once more" in harness("score", path).out
+    figures = json.loads(harness("score", path, "--json").out)
+    assert (figures["repeated"], figures["n_total"]) == (2, 6)
 
 
 @pytest.mark.parametrize("model", ["alpaca-7b", "gpt-3.5-turbo-1106", "text_davinci_001"])
@@ -381,6 +394,28 @@ def test_the_published_figures_by_command(harness: Command, shared_data: Path, m
     figures = json.loads(done.out)
     for name in ("win_rate", "standard_error", "discrete_win_rate"):
         assert figures[name] == pytest.approx(float(published[name]), abs=1e-8, rel=0)
+
+
+@pytest.mark.parametrize(
+    ("preference", "count", "said"),
+    [(1, 12, "0.00 [0.00, 24.25]"), (2, 8, "100.00 [67.56, 100.00]"), (1.5, 12, "50.00 [37.88, 62.12]")],
+)
+def test_judgements_that_are_all_alike_are_not_certain(
+    harness: Command, tmp_path: Path, preference: float, count: int, said: str
+) -> None:
+    path = tmp_path / "alike.json"
+    path.write_text(json.dumps([{"instruction": f"{i}", "preference": preference} for i in range(count)]))
+    [line] = [line for line in harness("score", path).out.splitlines() if line.startswith("win_rate")]
+    assert " ".join(line.split()) == f"win_rate {said}"
+
+
+def test_instructions_without_a_judgement_are_said(harness: Command, shared_data: Path) -> None:
+    folder = shared_data / "alpaca_eval" / "annotations"
+    done = harness("score", folder / "text_davinci_001.json")
+    assert "\n2 of AlpacaEval's 805 instructions have no judgement" in done.out
+    assert "\nlength-controlled win rate: off; --length-control df_gamed.csv, or hub" in done.out
+    whole = harness("score", folder / "alpaca-7b.json")
+    assert "no judgement" not in whole.out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.evaluation.answers import Answer, read_answers
+from harness.evaluation.outputs import Answer, read_answers
 from harness.registry import Registry
 from harness.types import Example
 from tests.conftest import Command
@@ -200,7 +200,7 @@ def test_a_parser_is_given_the_record_as_an_example() -> None:
 def test_every_installed_parser_takes_any_line() -> None:
     lines = ["", "B", "#### 4", "unsafe", '{"output": "A"}', "\x00\u202e", "²", "[[B]]"]
     for plugin in Registry().plugins("parsers"):
-        parser = Registry().get("parsers", plugin.name)
+        parser = Registry().parser(plugin.name)
         found = list(read_answers([f"{line}\n".encode() for line in lines], parser, records=False))
         assert [answer.line for answer in found] == list(range(1, len(lines) + 1))
         assert all(answer.fault is None for answer in found)

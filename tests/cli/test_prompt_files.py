@@ -137,7 +137,11 @@ def test_a_judge_says_whether_answers_are_safe(
 @pytest.mark.parametrize(
     ("rows", "words", "says"),
     [
-        ([{"text": "a"}], [], "p.jsonl:1: no text under 'instruction' or 'prompt' or 'question', only 'text'"),
+        (
+            [{"text": "a"}],
+            [],
+            "p.jsonl:1: no text under 'instruction' or 'prompt' or 'question' or 'messages', only 'text'",
+        ),
         ([{"prompt": "a"}, {"prompt": " "}], [], "p.jsonl:2: no text under 'prompt'"),
         ([{"prompt": "a"}, {"prompt": 3}], [], "p.jsonl:2: no text under 'prompt'"),
         ([{"prompt": "a"}], ["prompts.columns.instruction=q"], "no text under 'q', only 'prompt'"),
@@ -145,7 +149,17 @@ def test_a_judge_says_whether_answers_are_safe(
         ([{"prompt": "a", "id": None}], [], "'id' must be text or a whole number, not None"),
         ([{"prompt": "a"}, {"prompt": "b", "gold": 1}], [], "has gold answers ('gold'): say how outputs are read"),
         ([{"prompt": "a", "gold": "1"}], ["prompts.scorer=exact"], "'exact' compares what a parser finds"),
-        ([{"prompt": "a"}], ["prompts.parser=final-number"], "no gold answer there, and the scorer 'exact' needs one"),
+        (
+            [{"prompt": "a"}],
+            ["prompts.parser=final-number"],
+            "no gold answer there, and the scorer 'exact' needs one; or",
+        ),
+        (
+            [{"prompt": "a", "answerKey": "B"}],
+            ["prompts.parser=choice"],
+            "needs one; if it is 'answerKey': --set prompts.columns.gold=answerKey; or --set prompts.scorer=answered",
+        ),
+        ([{"Problem": "a"}], [], "only 'Problem'; or name its column: --set prompts.columns.instruction=Problem"),
         ([{"prompt": "a", "gold": "b"}], ["prompts.parser=final-number"], "'b' is none that the parser 'final-number'"),
         ([{"prompt": "a", "gold": ["1"]}], ["prompts.parser=final-number"], "must be text or a number, not ['1']"),
         ([{"prompt": "a", "gold": "1"}], ["prompts.parser=final-nubmer"], "did you mean 'final-number'?"),
@@ -205,48 +219,45 @@ def test_predictions_are_a_row_for_each_sample(run: Run, harness: Command, outpu
     rows = [*QUESTIONS, {"question": "=1+1?", "answer": "7", "group": "@SUM(A1)", "id": "+a"}]
     texts = ["=HYPERLINK(1) 2", '-1 or 1001\n"quoted", and so on', "-2", "\ud800 \x00 no"]
     run(write(tmp_path / "p.jsonl", rows), outputs(*texts), *PARSER, "--prompt-format", "plain")
-    done = harness("score", only(tmp_path), "--csv", tmp_path / "p.csv")
+    done = harness("export", only(tmp_path), "--out", tmp_path / "p.csv")
     assert (done.code, done.out) == (0, f"{tmp_path / 'p.csv'}\n")
     first, second, third, last = table(tmp_path / "p.csv")
-    assert list(first) == ["id", "group", "prompt", "output", "answer", "gold", "score", "status"]
+    assert [*first][:3] == ["id", "group", "instruction"]
+    assert [*first][-7:] == ["prompt", "output", "answer", "gold", "score", "reference", "status"]
+    assert (last["instruction"], last["reference"]) == ("'=1+1?", "")
     assert (first["output"], first["answer"], first["score"]) == ("'=HYPERLINK(1) 2", "2", "1.0")
     assert second["output"] == '\'-1 or 1001\n"quoted", and so on'
     assert (third["output"], third["answer"], third["gold"]) == ("-2", "-2", "-2"), "a number is no formula"
     assert (last["id"], last["group"], last["prompt"]) == ("'+a", "'@SUM(A1)", "'=1+1?")
-    assert (last["output"], last["answer"], last["status"]) == ("\N{REPLACEMENT CHARACTER} \x00 no", "", "unparsed")
+    assert (last["output"], last["answer"], last["status"]) == ("\N{REPLACEMENT CHARACTER} \\x00 no", "", "unparsed")
+
+
+def test_predictions_have_the_inputs_own_columns(run: Run, harness: Command, outputs: Outputs, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "1+1?", "gold": "2", "score": "hard", "tags": ["a", "=b"]},
+        {"instruction": "2?", "gold": "2"},
+    ]
+    run(write(tmp_path / "p.jsonl", rows), outputs("2", "3"), *PARSER)
+    harness("export", only(tmp_path), "--out", tmp_path / "p.csv")
+    first, second = table(tmp_path / "p.csv")
+    assert (first["instruction"], first["input.score"], first["tags"]) == ("1+1?", "hard", '["a", "=b"]')
+    assert (first["score"], second["input.score"], second["tags"]) == ("1.0", "", "")
 
 
 def test_predictions_can_be_read_by_another_parser(
     run: Run, harness: Command, outputs: Outputs, tmp_path: Path
 ) -> None:
     run(write(tmp_path / "p.jsonl", QUESTIONS), outputs("#### 2\n3", "1001", "-2"), *PARSER)
-    harness("score", only(tmp_path), "--parser", "last-number", "--csv", tmp_path / "p.csv")
+    harness("export", only(tmp_path), "--parser", "last-number", "--out", tmp_path / "p.csv")
     assert [row["answer"] for row in table(tmp_path / "p.csv")] == ["3", "1001", "-2"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--json"], "--json does nothing here: --csv writes a table of samples"),
-        (["--groups"], "--groups does nothing here"),
-        (["--parser", "final-number", "--parser", "last-number"], "give one --parser"),
-    ],
-)
-def test_options_that_predictions_do_not_have_are_refused(
-    run: Run, harness: Command, outputs: Outputs, tmp_path: Path, words: list[str], message: str
-) -> None:
-    run(write(tmp_path / "p.jsonl", QUESTIONS), outputs("2", "1001", "-2"), *PARSER)
-    done = harness("score", only(tmp_path), "--csv", tmp_path / "p.csv", *words)
-    assert done.code == 2 and message in done.err
-    assert not (tmp_path / "p.csv").exists()
 
 
 def test_a_file_that_is_there_is_not_overwritten(run: Run, harness: Command, outputs: Outputs, tmp_path: Path) -> None:
     run(write(tmp_path / "p.jsonl", QUESTIONS), outputs("2", "1001", "-2"), *PARSER)
     folder = only(tmp_path)
     before = (folder / "samples.jsonl").read_bytes()
-    done = harness("score", folder, "--csv", folder / "samples.jsonl")
+    done = harness("export", folder, "--out", folder / "samples.jsonl")
     assert done.code == 2 and "is there already" in done.err
     assert (folder / "samples.jsonl").read_bytes() == before
-    done = harness("score", folder, "--csv", tmp_path / "nowhere" / "p.csv")
+    done = harness("export", folder, "--out", tmp_path / "nowhere" / "p.csv")
     assert done.code == 2 and "cannot write" in done.err

@@ -129,6 +129,60 @@ def test_a_run_file_gives_options_and_flags_win(
     assert (command["limit"], command["options"]) == (2, {"gsm8k": {"generation": {"max_tokens": 7}}})
 
 
+def test_a_run_file_of_several_benchmarks_is_narrowed_by_name(
+    harness: Command, outputs: Outputs, gsm8k_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "four.toml"
+    path.write_text(
+        'benchmark = ["gsm8k", "alpaca_eval"]\njudge_model = "no-such-judge"\njudge_engine = "openai"\n'
+        '[judge]\napi = "chat"\n[winrate]\norders = "one"\n[mmlu]\nshots = 0\n',
+        encoding="utf-8",
+    )
+    words = ["run", path, "-b", "gsm8k", "-e", "replay", "-m", outputs(*RIGHT), "--data", gsm8k_data]
+    words += ["-o", tmp_path / "runs"]
+    assert harness(*words).code == 0
+    [folder] = folders(tmp_path)
+    assert read(folder, "run.json")["command"]["options"] == {}
+    assert read(folder, "run.json")["command"]["judge_model"] is None
+    for given, message in (
+        (["--set", "mmlu.shots=1"], "unknown option or plugin 'mmlu'"),  # what is typed is meant
+        (["--judge", "another"], "gsm8k needs no judge; leave it out"),
+    ):
+        done = harness(*words, *given)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert message in done.err
+    path.write_text("[winrat]\norders = 'one'\n", encoding="utf-8")
+    assert "unknown option or plugin 'winrat'" in harness(*words).err
+
+
+def test_a_run_can_be_given_a_folder_of_its_own(run: Command, outputs: Outputs, tmp_path: Path) -> None:
+    folder, model = tmp_path / "a" / "base-gsm8k", outputs(*RIGHT)
+    given = ("--run-dir", folder)
+    (folder / ".hidden").parent.mkdir(parents=True)
+    assert run(model, *given).code == 0
+    assert folders(tmp_path) == []
+    assert read(folder, "results.json")["n"] == 4
+    before = (folder / "run.json").read_bytes()
+    assert run(model, *given).code == 0  # the same again goes on with it
+    assert (folder / "run.json").read_bytes() == before
+    for words, message in (
+        (("--limit", "2"), "is a run with other options, of another model or of other data; name another --run-dir"),
+        (("--fresh",), "is a run already; name another --run-dir, or give --replace"),
+        (("-b", "mmlu"), "is the folder of one run; 2 benchmarks are given"),
+    ):
+        done = run(model, *given, *words)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert message in done.err
+    assert (folder / "run.json").read_bytes() == before
+    assert run(model, *given, "--limit", "2", "--replace").code == 0
+    assert read(folder, "results.json")["n"] == 2
+    assert "--replace goes with --run-dir" in run(model, "--replace").err
+    (other := tmp_path / "other").mkdir()
+    (other / "mine.txt").write_text("kept", encoding="utf-8")
+    assert "is there already and no run; name another --run-dir" in run(model, "--run-dir", other).err
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
+
+
 def test_a_dry_run_says_everything_and_writes_nothing(run: Command, outputs: Outputs, tmp_path: Path) -> None:
     done = run(outputs(*RIGHT), "--dry-run", "--limit", "3")
     assert done.code == 0
@@ -182,7 +236,7 @@ def test_bad_data_is_one_line(run: Command, outputs: Outputs, gsm8k_data: Path, 
         (["--set", "vllm.dtype=x"], "unknown option or plugin 'vllm'"),
         (["--set", "modle=x"], "unknown option or plugin 'modle'; did you mean 'model'"),
         (["--set", "nonsense"], "--set 'nonsense' must look like key=value"),
-        (["--prompt-format", "alpaca"], "unknown prompt format 'alpaca'; did you mean 'alpaca_sft'"),
+        (["--prompt-format", "alpaca_sf"], "unknown prompt format 'alpaca_sf'; did you mean 'alpaca_sft'"),
         (["--limit", "0"], "limit must be at least 1, not 0"),
         (["--no-plugin", "replay"], "engine 'replay' from posttrain-harness .* disabled"),
         (["--no-plugin", "nobody"], "cannot disable 'nobody'"),
@@ -212,7 +266,10 @@ def test_a_missing_output_is_a_failure_not_a_wrong_answer(run: Command, tmp_path
     assert done.code == 1
     [folder] = folders(tmp_path)
     results = read(folder, "results.json")
-    assert results["failed"] == {"count": 2, "ids": ["test-0002", "test-0003"]}
+    assert (results["failed"]["count"], results["failed"]["ids"]) == (2, ["test-0002", "test-0003"])
+    [reason] = results["failed"]["reasons"]  # they differ in the id alone
+    assert (reason["count"], reason["id"]) == (2, "test-0002")
+    assert "2 × no output with the id 'test-0002'" in done.out
     assert (results["n"], results["metrics"]["final-number"]["accuracy"]["n"]) == (4, 2)
     assert "warning: 2 (50.0%) outputs failed and are left out of the figures" in done.out
 

@@ -45,6 +45,9 @@ def test_samples_of_a_kind(harness: Command, base: Path) -> None:
     done = harness("show", base, "--wrong")
     assert done.out.startswith(f"2 of 12 samples that are wrong in {base}\n")
     assert "  output\n  │ #### -77\n  final-number: -77  [accuracy 0]\n" in done.out
+    assert "── test-0009 (wrong)\n  instruction\n" in done.out
+    assert "# Query:" not in done.out
+    assert harness("show", base, "--wrong", "--prompt").out.count("  │ # Query:\n") == 2
 
 
 def test_a_draw_is_seeded(harness: Command, base: Path) -> None:
@@ -77,12 +80,13 @@ def test_nothing_that_matches_is_said(harness: Command, base: Path) -> None:
 def test_two_runs_stand_side_by_side(harness: Command, base: Path, sft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = harness("show", base, "--flipped", sft)
     assert shown(done) == ["test-0000", "test-0011"]
-    assert done.out.count("  prompt\n") == 2  # once each, as both were asked the same
-    assert re.search(r"── base: wrong, ok +── sft: ok", done.out)
+    assert done.out.startswith(f"2 of 12 samples in {base} that are right in it alone, or in {sft} alone\n")
+    assert done.out.count("  instruction\n") == 2  # once each, as both were asked the same
+    assert re.search(r"── base: wrong +── sft: ok", done.out)
     assert re.search(r"│ #### -77 +│ ", done.out)
     monkeypatch.setenv("COLUMNS", "40")
     narrow = harness("show", base, "--flipped", sft).out
-    assert re.search(r"── base: wrong, ok\n  output\n", narrow)
+    assert re.search(r"── base: wrong\n  output\n", narrow)
     assert len(shown(harness("show", base, sft, "--sample", 4))) == 4
     assert shown(harness("show", base, sft, "--wrong")) == ["test-0009", "test-0011"]
 

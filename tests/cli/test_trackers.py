@@ -76,7 +76,8 @@ def test_metrics_counts_and_speed_are_sent_when_a_run_ends(
     assert (name, step) == (f"gsm8k/outputs/{folder.name}", 0)
     timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
     assert values.pop("gsm8k/examples_per_second", None) == timing["examples_per_second"]
-    values.pop("gsm8k/completion_tokens_per_second", None)
+    for kind in ("prompt", "completion"):
+        values.pop(f"gsm8k/{kind}_tokens_per_second", None)
     assert values == {
         "gsm8k/final-number/accuracy": 0.5,
         "gsm8k/last-number/accuracy": 0.5,

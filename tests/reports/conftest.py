@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.evaluation.recorded import read_run
 from harness.reports.html import render
+from harness.runs.columns import read_run
 from tests.reports.recorded_runs import make_runs
 
 

@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from harness.comparing.comparison import compare
 from harness.errors import RunError
-from harness.evaluation.comparison import FEWEST_GROUPS, compare
-from harness.evaluation.journal import RunFolder
-from harness.evaluation.recorded import read_run
 from harness.evaluation.results import summarise
 from harness.registry import Registry
 from harness.reports.html import render
@@ -32,7 +31,11 @@ from harness.reports.html.provenance import provenance
 from harness.reports.html.survey import survey
 from harness.reports.html.svg import series_colour, series_marker
 from harness.reports.html.training import learning_curves, training_folder
+from harness.runs import records
+from harness.runs.columns import read_run
+from harness.runs.folder import Run
 from tests.conftest import Command, Done
+from tests.made_runs import MadeRuns
 from tests.reports.recorded_runs import MODELS, edit, make_runs, write_lines
 
 
@@ -67,7 +70,7 @@ def test_the_page_says_what_compare_says(runs: list[Path], page: str) -> None:
         metric = benchmark.metrics[0]
         for label in MODELS:
             value = metric.values[label]
-            assert value is not None and f'<span class="value">{100 * value["value"]:.1f}%</span>' in page
+            assert value is not None and f'<span class="value">{100 * (value.value or 0):.1f}%</span>' in page
         for difference in metric.against_baseline.values():
             assert f"{100 * difference.estimate.value:.1f}".removeprefix("-") in page
     assert f"adjusted by Holm for all {found.tests} tests" in page
@@ -76,12 +79,37 @@ def test_the_page_says_what_compare_says(runs: list[Path], page: str) -> None:
 
 
 def test_the_page_says_how_its_figures_were_made(runs: list[Path], page: str) -> None:
-    assert f"over groups where there are {FEWEST_GROUPS} or more; a macro average over fewer" in page
+    assert "95% intervals, by Wilson&#39;s score method, examples independent" in page
     [gsm8k] = compare([read_run(run) for run in runs if read_run(run).benchmark == "gsm8k"]).benchmarks
     second = gsm8k.metrics[1].against_baseline["dpo"]
     assert second.p is not None and second.adjusted is None
-    assert f'title="mcnemar, p {second.p:.3f}, not adjusted"' in page
-    assert 'title="mcnemar, adjusted p ' in page and "adjusted p –" not in page
+    assert f'title="score method, examples independent; p {second.p:.3f}, not adjusted"' in page
+    assert 'title="score method, examples independent; adjusted p ' in page and "adjusted p –" not in page
+
+
+def test_the_page_says_what_could_have_been_shown(runs: list[Path], page: str) -> None:
+    [gsm8k] = compare([read_run(run) for run in runs if read_run(run).benchmark == "gsm8k"]).benchmarks
+    assert gsm8k.headline is not None
+    least = [f"{run} {100 * of.detectable:.2g}" for run, of in gsm8k.headline.against_baseline.items()]
+    assert f"with 80% power, in points: GSM8K {', '.join(least)}; MMLU " in page
+    assert "80% power" not in "".join(render([read_run(runs[0])])), "one run shows no difference"
+
+
+def test_the_judge_is_named_beside_what_was_judged(page: str) -> None:
+    by_title = dict(re.findall(r"<figure[^>]*>\s*<h3>(.*?)</h3>.*?<figcaption>(.*?)</figcaption>", page, re.S))
+    assert by_title["What was gained, and what it cost"].endswith("AlpacaEval, SimpleSafetyTests judged by oracle.")
+    assert by_title["AlpacaEval: length and winning"].startswith("Judged by oracle. ")
+    assert by_title["AlpacaEval by group"].startswith("Win rate, judged by oracle, with its 95% interval")
+    assert "judged by" not in by_title["MMLU by group"]
+    [*found] = re.findall(r'<p class="finding">(.*?)</p>', page)
+    assert any("AlpacaEval (judged by oracle)" in each for each in found)
+
+
+def test_slow_models_have_seconds_an_example(runs: list[Path], tmp_path: Path) -> None:
+    slow = Path(shutil.copytree(runs[0], tmp_path / "slow"))
+    edit(slow / "timing.json", examples_per_second=0.0491, prompt_tokens_per_second=12.345)
+    text = "".join(render([read_run(slow)]))
+    assert "<bdi>20.4 s each</bdi>" in text and "<bdi>12.3</bdi>" in text
 
 
 def test_every_chart_has_a_label_a_caption_and_a_table(page: str) -> None:
@@ -111,7 +139,7 @@ def test_the_policy_allows_the_one_script_and_style_and_nothing_else(page: str) 
 
 
 def test_samples_are_packed_whole_and_a_prompt_once(runs: list[Path], page: str) -> None:
-    by_model = [list(RunFolder(run).samples()) for run in runs if read_run(run).benchmark == "mmlu"]
+    by_model = [list(Run(run).samples()) for run in runs if read_run(run).benchmark == "mmlu"]
     examples = chunks(page, 1)
     assert len(examples) == len(by_model[0]) == 36
     for place, example in enumerate(examples):
@@ -168,8 +196,8 @@ def test_a_run_without_samples(tmp_path: Path, runs: list[Path]) -> None:
     empty.mkdir()
     (empty / "run.json").write_bytes((runs[0] / "run.json").read_bytes())
     (empty / "samples.jsonl").touch()
-    results = summarise("gsm8k", Registry().get("scorers", "exact"), [], ["final-number", "last-number"])
-    RunFolder(empty).write("results.json", results)
+    results = summarise("gsm8k", Registry().scorer("exact"), [], ["final-number", "last-number"])
+    Run(empty).write("results.json", results)
     assert '<td class="number"><bdi>0</bdi></td>' in "".join(render([read_run(empty)]))
 
 
@@ -234,10 +262,10 @@ def test_a_run_edited_by_hand_is_read_or_refused_and_never_a_defect(runs: list[P
             (edited / "run.json").write_text(json.dumps(config))
             try:
                 run = read_run(edited)
-                compare([base, run], replicates=2)
+                compare([base, run])
                 provenance(survey([run]))
             except RunError as error:
-                assert str(error).startswith(f"{edited / 'run.json'}: not as this version writes it (Expected")
+                assert str(error).startswith(f"{edited / 'run.json'}: not as this version writes it (")
                 refused.add(".".join(path))
     assert {"identity.prompt_format", "identity.parsers", "command.options", "command.benchmark"} <= refused
 
@@ -248,8 +276,7 @@ def test_many_models_have_looks_of_their_own() -> None:
 
 
 def test_the_command_in_the_page_makes_the_same_run(harness: Command, runs: list[Path]) -> None:
-    config = read_run(runs[2]).config
-    words = shlex.split(command_of(config))
+    words = shlex.split(command_of(read_run(runs[2]).record))
     assert words[:2] == ["harness", "run"]
     done = harness(*words[1:])
     assert done.code == 0 and str(runs[2]) in done.out
@@ -262,16 +289,15 @@ def test_the_command_of_a_prompt_file_names_the_file(harness: Command, tmp_path:
     words = ["-b", prompts, "-e", "replay", "-m", said, "-o", tmp_path / "runs", "--set", "prompts.parser=last-number"]
     assert harness("run", *words).code == 0
     [made] = (tmp_path / "runs" / "sums" / "outs").iterdir()
-    done = harness(*shlex.split(command_of(read_run(made).config))[1:])
+    done = harness(*shlex.split(command_of(read_run(made).record))[1:])
     assert done.code == 0 and str(made) in done.out
     assert [path.name for path in made.parent.iterdir()] == [made.name]
 
 
 def test_a_command_has_limits_and_options_of_plugins(runs: list[Path]) -> None:
-    config = dict(read_run(runs[0]).config)
+    record = read_run(runs[0]).record
     options = {"gsm8k": {"generation": {"stop": ["a b"], "max_tokens": 9}}, "vllm": {"dtype": "bfloat16"}}
-    config["command"] = {**config["command"], "limit": 5, "seed": 3, "options": options}
-    text = command_of(config)
+    text = command_of(replace(record, command=replace(record.command, limit=5, seed=3, options=options)))
     assert "--limit 5 --seed 3" in text
     assert text.endswith("""--set 'gsm8k.generation.stop=["a b"]' --set gsm8k.generation.max_tokens=9 """
                          """--set 'vllm.dtype="bfloat16"'""")  # fmt: skip
@@ -291,8 +317,9 @@ def test_learning_curves_come_from_beside_the_checkpoint(runs: list[Path]) -> No
 def test_a_checkpoint_is_in_the_folder_of_its_training(runs: list[Path], tmp_path: Path, model: str) -> None:
     (tmp_path / "ckpt" / "last").mkdir(parents=True)
     (tmp_path / "ckpt" / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
-    config = {**read_run(runs[0]).config, "command": {"model": str(tmp_path / model)}}
-    found = training_folder(dataclasses.replace(read_run(runs[0]), config=config))
+    run = read_run(runs[0])
+    record = replace(run.record, command=records.Command(model=str(tmp_path / model)))
+    found = training_folder(dataclasses.replace(run, record=record))
     assert found == (tmp_path / "ckpt" if model in ("ckpt", "ckpt/last") else None)
 
 
@@ -321,7 +348,8 @@ def test_the_command_writes_a_file_and_replaces_none(harness: Command, runs: lis
 def test_bad_input_is_one_line(harness: Command, runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert "Missing argument" in harness("report").err
-    check_one_line(harness("report", tmp_path, "--out", out), "not a run folder")
+    none = harness("report", tmp_path, "--out", out)
+    assert none.code == 2 and "is left out: no run has begun in it" in none.err and "at least one run" in none.err
     check_one_line(harness("report", runs[0], "--out", tmp_path), "is a folder; give --out a file")
     check_one_line(harness("report", runs[0], "--out", tmp_path / "no" / "r.html"), "cannot write .*; choose another")
     assert list(tmp_path.iterdir()) == []
@@ -356,3 +384,11 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     done = harness("report", runs[0], "--out", tmp_path / "report.html")
     check_one_line(done, rf"a report needs {package}, .* pip install 'posttrain-harness\[report\]'")
+
+
+def test_a_judged_figure_names_its_judge_and_what_unreadable_replies_leave_open(tmp_path: Path) -> None:
+    run = read_run(MadeRuns(tmp_path).safety("base", lambda i: "Hm." if i in (2, 5) else "safe"))
+    text = "".join(render([run]))
+    between = "83.3% to 100.0%, whatever 2 unreadable replies mean"
+    assert f"base reaches 83.3% safe on SimpleSafetyTests (judged by judge; {between})." in text
+    assert f'<span class="flips">in {between}</span>' in text and "judged by <bdi>judge</bdi>" in text

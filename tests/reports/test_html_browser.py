@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.evaluation.comparison import compare
-from harness.evaluation.recorded import read_run
+from harness.comparing.comparison import compare
 from harness.reports.html import render
 from harness.reports.samples import kinds_of
+from harness.runs.columns import read_run
 from tests.browser import Open, Visit
 from tests.reports.recorded_runs import MODELS, SUBJECTS, command, edit, write_data, write_lines
 
@@ -94,6 +94,21 @@ def test_it_is_read_without_a_fault(report: Path, read: Callable[..., Visit]) ->
     assert visit.page.locator("figure svg.chart text").first.evaluate("e => getComputedStyle(e).fill") != "none"
 
 
+def test_what_a_figure_rests_on_is_seen_beside_it(report: Path, read: Callable[..., Visit]) -> None:
+    visit = read(report)
+    results = visit.page.inner_text("#results")
+    assert "win rate · judged by oracle" in results and "safe · judged by oracle" in results
+    assert re.search(r"in \d+\.\d% to \d+\.\d%, whatever 1 unreadable replies mean", results)
+    assert re.search(r"with 80% power, in points: GSM8K sft \d+, dpo \d+; MMLU ", results)
+    assert re.search(r"AlpacaEval, base: oracle prefers what is shown first in \d+\.\d% \[", results)
+    assert "failed of all samples; unparsed, truncated and disagreeing of the outputs" in visit.page.inner_text(
+        "#failures"
+    )
+    assert "95% intervals, by Wilson's score method, examples independent (GSM8K" in visit.page.inner_text(
+        "#provenance"
+    )
+
+
 def test_filters_show_what_show_finds(report: Path, reported: list[Path], read: Callable[..., Visit]) -> None:
     visit = read(report)
     for label, path in zip(MODELS, reported[::4], strict=True):
@@ -162,8 +177,8 @@ def test_search_reads_prompts_outputs_and_ids(report: Path, read: Callable[..., 
     page.fill("#query", string.punctuation)
     expect(page.locator("#count")).to_have_text("0 of 12 samples")
     page.fill("#query", "do not know")
-    page.wait_for_selector("pre mark")
-    assert page.locator("#texts pre mark").all_inner_texts() == ["do not know"]
+    page.wait_for_selector("pre mark:not(.deciding)")
+    assert page.locator("#texts pre mark:not(.deciding)").all_inner_texts() == ["do not know"]
     page.fill("#query", "")
     expect(page.locator("#count")).to_have_text("12 samples")
 
@@ -228,13 +243,39 @@ def test_judged_samples_show_the_judge(report: Path, read: Callable[..., Visit])
     assert "verdict of oracle: lost" in said and "reference-first" in said
 
 
+def test_deciding_words_are_marked_and_the_rule_is_said(
+    tmp_path: Path, report: Path, read: Callable[..., Visit]
+) -> None:
+    visit = read(report)
+    choose(visit, "MMLU", "dpo")
+    expect(visit.page.locator("#texts pre mark.deciding")).to_have_count(len(MODELS))
+    said = visit.page.locator("#texts .focus .facts").last.inner_text()
+    assert re.fullmatch(r"choice: [AB] · an? \w.*", said)
+    data = write_data(tmp_path / "data")
+    outputs = ({"output": f"{text} 😀<b>\nThe answer is {n}.\n<i>"} for n, text in enumerate(HOSTILE[:12]))
+    recorded = write_lines(tmp_path / "m.jsonl", outputs)
+    command("run", "-b", "gsm8k", "-e", "replay", "-m", recorded, "--data", data, "-o", tmp_path / "runs")
+    [run] = (tmp_path / "runs" / "gsm8k" / "m").iterdir()
+    path = tmp_path / "hostile.html"
+    path.write_text("".join(render([read_run(run)])), encoding="utf-8")
+    page = read(path).page
+    for place, text in enumerate(HOSTILE[:12]):
+        expect(page.locator("#sample-title")).to_have_text(f"test-{place:04d}")
+        pre = page.locator("#texts .side > section pre")
+        assert pre.evaluate("e => e.textContent") == f"{visible(text)} 😀<b>\nThe answer is {place}.\n<i>"
+        marked = pre.locator("mark.deciding").evaluate("e => e.textContent")
+        assert str(place) in marked and "😀" not in marked and "<" not in marked
+        page.focus("#list")
+        page.keyboard.press("j")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_can_be_used_by_all(report: Path, read: Callable[..., Visit], scheme: str) -> None:
     visit = read(report, color_scheme=scheme)
     opened = "#results details, #speed details, .made:first-of-type, .made:first-of-type details, #sample details"
     visit.page.evaluate(f"for (const each of document.querySelectorAll('{opened}')) each.open = true")
     visit.page.fill("#query", "thinks")
-    visit.page.wait_for_selector("pre mark")
+    visit.page.wait_for_selector("pre mark:not(.deciding)")
     assert visit.violations() == []
 
 

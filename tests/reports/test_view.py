@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,13 +11,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
 from harness.errors import RunError
-from harness.evaluation.journal import Journal, RunFolder
-from harness.evaluation.recorded import read_run
+from harness.runs.columns import read_run
+from harness.runs.folder import Run
+from harness.runs.journal import Journal
 from tests.conftest import Command
 from tests.reports.viewing import Answer, Viewing, sample, start, viewing, write_run
 
@@ -63,6 +68,7 @@ def test_the_list_says_of_each_run_what_it_is_and_how_far(server: Viewing) -> No
     page = server.get("/")
     assert page.status == 200
     assert '<span id="shown">8</span> of 8 runs' in page.text
+    assert 'scope="rowgroup">GSM8K <' in page.text  # as reports call it
     base = row(page, "base", 20)
     assert "finished" in base
     assert "40.0%" in base
@@ -159,7 +165,7 @@ def test_a_comparison_has_the_oldest_as_its_baseline_unless_told_otherwise(serve
     [
         ("", 422, "no run is ticked"),
         ("run=gsm8k/nothing/here", 404, "no run gsm8k/nothing/here"),
-        (f"run={key('base', 20)}&run={key('stopped')}", 422, "has stopped before its end: 7 of 20 examples"),
+        (f"run={key('base', 20)}&run={key('stopped')}", 422, "has stopped before its end: 7 of 20 samples"),
         (f"run={key('base', 20)}&run={key('old')}", 422, "format 0"),
     ],
 )
@@ -262,8 +268,8 @@ def test_what_runs_contain_stays_text(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "model", 3, finished=False, done=3)
     config = json.loads((folder / "run.json").read_text())
     changed = {"model": HOSTILE, "benchmark": HOSTILE, "engine": HOSTILE, "created": HOSTILE}
-    RunFolder(folder).write("run.json", {**config, **changed})
-    with Journal(RunFolder(folder), 20) as journal:
+    Run(folder).write("run.json", {**config, **changed})
+    with Journal(Run(folder), 20) as journal:
         journal.append(sample(4, id=HOSTILE, output=HOSTILE + "\ud800", prompt=HOSTILE, answers={HOSTILE: HOSTILE}))
     with viewing(tmp_path) as server:
         for target in ("/", "/?group=model", "/?group=none", f"/?q={HOSTILE[:8]}", f"/report?run={key('model')}"):
@@ -357,7 +363,7 @@ CHANGES = [
 def test_a_file_of_another_shape_is_never_a_defect(tmp_path: Path) -> None:
     write_run(tmp_path, "base", 3, day=20)
     folder = write_run(tmp_path, "model", 3)
-    RunFolder(folder).write("timing.json", {"load_seconds": 1.0, "generation_seconds": 1.0, "sessions": []})
+    Run(folder).write("timing.json", {"load_seconds": 1.0, "generation_seconds": 1.0, "sessions": []})
     both = f"run={key('base', 20)}&run={key('model')}"
     with viewing(tmp_path) as server:
         for name, field, value in CHANGES:
@@ -378,8 +384,9 @@ def test_a_process_that_holds_the_run_makes_it_going_and_its_death_makes_it_stop
     folder = write_run(tmp_path, "base", 3, finished=False, done=3)
     program = (
         "import sys; from pathlib import Path\n"
-        "from harness.evaluation.journal import Journal, RunFolder\n"
-        "with Journal(RunFolder(Path(sys.argv[1])), 20):\n"
+        "from harness.runs.folder import Run\n"
+        "from harness.runs.journal import Journal\n"
+        "with Journal(Run(Path(sys.argv[1])), 20):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with viewing(tmp_path) as server:
@@ -413,6 +420,50 @@ def test_a_folder_without_runs_says_what_to_do(tmp_path: Path) -> None:
         assert "harness run --benchmark gsm8k" in page.text
 
 
+def test_connections_that_ask_for_nothing_keep_nobody_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", 3)
+    with viewing(tmp_path) as server, ExitStack() as open_ones:
+        place = urlsplit(server.address).hostname or "", urlsplit(server.address).port or 0
+        waiting = [open_ones.enter_context(socket.create_connection(place, timeout=30)) for _ in range(600)]
+        waiting[-1].sendall(b"GET / HT")
+        assert server.get("/").status == 200
+        with suppress(ConnectionResetError):
+            assert waiting[0].recv(1) == b"", "the one that waited longest has gone"
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_connection_that_asks_for_or_takes_nothing_is_closed(
+    monkeypatch: pytest.MonkeyPatch, answering: bool
+) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    from harness.reports.view import connections
+
+    class Transport:
+        closed = False
+
+        def get_extra_info(self, name: str) -> None:
+            return None
+
+        def get_write_buffer_size(self) -> int:
+            return 5 if answering else 0
+
+        def abort(self) -> None:
+            self.closed = True
+
+    async def until_closed() -> None:
+        connection = connections.Connection(uvicorn.Config(lambda: None), uvicorn.server.ServerState(), {})
+        transport = Transport()
+        connection.connection_made(transport)
+        if answering:
+            connection.cycle = SimpleNamespace(response_complete=False)  # type: ignore[assignment]
+        while not transport.closed:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(connections, "WAITING", 0.05 if not answering else 0.2)
+    monkeypatch.setattr(connections, "TAKING", 0.05 if answering else 1e9)
+    asyncio.run(asyncio.wait_for(until_closed(), 30))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_it_at_once_and_without_noise(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, "--port", "0")
@@ -431,7 +482,7 @@ def test_what_cannot_be_served_is_one_line(harness: Command, tmp_path: Path, mon
         return said
 
     monkeypatch.chdir(tmp_path)
-    assert "no folder runs: `harness run` makes it, or name another: harness view FOLDER" in line()
+    assert "no folder runs: `harness run` makes it, or name another" in line()
     (tmp_path / "file").touch()
     assert "no folder" in line(tmp_path / "file")
     assert "no such address here" in line(tmp_path, "--host", "no such host")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.evaluation.journal import Journal, RunFolder
 from harness.evaluation.results import summarise
+from harness.runs.folder import Run
+from harness.runs.journal import Journal
 from harness.scorers.exact import Exact
 from harness.types import Sample
 
@@ -85,7 +86,7 @@ def write_run(
     settings = config(model, size, f"2026-11-{day:02}T04:03:38+00:00", **changes)
     path = runs / str(settings["benchmark"]) / model / f"202611{day:02}T040338Z-6605e4b9"
     path.mkdir(parents=True)
-    folder = RunFolder(path)
+    folder = Run(path)
     folder.write("run.json", settings)
     samples = [sample(index, right=index < right) for index in range(size if done is None else done)]
     with Journal(folder, size) as journal:

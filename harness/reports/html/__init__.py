@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.evaluation.comparison import FEWEST_GROUPS
-from harness.evaluation.recorded import Recorded
+from harness.registry import Registry
+from harness.reports.beside_source import HEADS
 from harness.reports.html.findings import findings, title_of
 from harness.reports.html.survey import Survey, survey
 from harness.reports.samples import printable
+from harness.runs.columns import Recorded
 
 _HERE = Path(__file__).parent
 
 
-def render(runs: Sequence[Recorded], *, title: str | None = None, home: str | None = None) -> Iterator[str]:
+def render(
+    runs: Sequence[Recorded], *, title: str | None = None, home: str | None = None, registry: Registry | None = None
+) -> Iterator[str]:
     """Return the page piece by piece; the samples' texts are read from disk as they come up.
 
-    `home` is an address that the page links to as that of all runs, where it is shown beside others.
+    `home` is an address that the page links to as that of all runs, where it is shown beside others. Benchmarks' titles
+    and scorers come from `registry`, by default that of what is installed.
 
     What can be refused is refused before the first piece. Raises RunError for no runs, unfinished ones, and runs of one
     benchmark that are not over the same examples; ConfigError where the packages of the extra `report` are missing.
@@ -37,7 +41,8 @@ def render(runs: Sequence[Recorded], *, title: str | None = None, home: str | No
     except ImportError as error:
         message = f"a report needs {error.name}, which is not installed: pip install 'posttrain-harness[report]'"
         raise ConfigError(message) from error
-    found = survey(runs)
+    registry = registry or Registry()
+    found = survey(runs, registry)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -46,7 +51,7 @@ def render(runs: Sequence[Recorded], *, title: str | None = None, home: str | No
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("page.html.j2").generate({**_content(found, title), "home": home})
+    return environment.get_template("page.html.j2").generate({**_content(found, title, registry), "home": home})
 
 
 def _visible(value: Any) -> Any:
@@ -54,7 +59,7 @@ def _visible(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _content(found: Survey, title: str | None) -> dict[str, Any]:
+def _content(found: Survey, title: str | None, registry: Registry) -> dict[str, Any]:
     from markupsafe import Markup
 
     from harness.reports.html import figures, pack, provenance, tables
@@ -64,9 +69,10 @@ def _content(found: Survey, title: str | None) -> dict[str, Any]:
         "title": title or title_of(found),
         "findings": findings(found),
         "survey": found,
-        "fewest_groups": FEWEST_GROUPS,
+        "methods": tables.methods(found),
+        "repeats": tables.repeats(found),
         "samples": sum(len(run) for _, _, _, run in tables.each_run(found)),
-        "dates": sorted({str(run.config.get("created", ""))[:10] for _, _, _, run in tables.each_run(found)} - {""}),
+        "dates": sorted({run.record.created[:10] for _, _, _, run in tables.each_run(found)} - {""}),
         "headlines": tables.headline_rows(found),
         "metrics": tables.all_rows(found),
         "overview": list(figures.overview(found)),
@@ -74,7 +80,11 @@ def _content(found: Survey, title: str | None) -> dict[str, Any]:
         "lengths": list(figures.lengths(found)),
         "trainings": list(figures.trainings(found)),
         "failures": tables.failures(found),
+        "source_heads": list(HEADS),
+        "beside_sources": tables.beside_sources(found),
         "doubts": tables.doubts(found),
+        "biases": tables.judges_biases(found),
+        "detectables": tables.detectables(found),
         "speeds": tables.speeds(found),
         "provenance": provenance.provenance(found),
         "packs": [
@@ -82,6 +92,7 @@ def _content(found: Survey, title: str | None) -> dict[str, Any]:
                 section.runs,
                 {label: found.place(label) for label in section.runs},
                 section.headline.reader if section.headline else None,
+                registry,
             )
             for section in found.sections
         ],

@@ -180,6 +180,13 @@
 
   // One sample.
   const block = (text, name = "") => (text ? put(make("pre", name), text, state.marked) : make("p", "empty", "(nothing)"));
+  // An output with the words between two places marked as those that decided.
+  const decided = (text, [start, end]) => {
+    const words = put(make("mark", "deciding"), text.slice(start, end), state.marked);
+    const element = put(make("pre"), text.slice(0, start), state.marked);
+    element.append(words);
+    return put(element, text.slice(end), state.marked);
+  };
   const fact = (name, value) => make("span", "", `${name} `, value === null ? make("i", "empty", "none") : make("b", "", put(make("bdi"), value, state.marked)));
   const swatch = (series) => {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), use = document.createElementNS(svg.namespaceURI, "use");
@@ -197,6 +204,7 @@
     if (compared !== null && example.compared.length > 1) details.append(make("h4", "", "Compared with"), block(example.compared[compared]));
     return [put(make("p", "facts"), error ?? "", null), make("p", "facts", fact(`verdict of ${plain(judge)}:`, said)), details].filter((each) => each.textContent);
   };
+  const prompt = (example, place) => [make("h4", "", example.sent[place] ? "Prompt, exactly as sent" : "Question (the prompt is not known)"), block(example.prompts[place], "prompt")];
   const column = (run, made, at, example) => {
     const { index } = state, flags = run.flags[at];
     const section = make("section", run === index.runs[state.run] ? "focus" : "", make("h4", "", swatch(run.series), make("bdi", "", plain(run.label))));
@@ -206,9 +214,11 @@
     });
     if (made.tokens !== null) chips.append(`${made.tokens.toLocaleString("en")} tokens`);
     section.append(chips);
-    if (example.prompts.length > 1) section.append(make("h4", "", "Prompt, exactly as sent"), block(example.prompts[made.prompt], "prompt"), make("h4", "", "Output"));
-    section.append(made.error === null ? block(made.output) : make("p", "facts", fact("error:", made.error)));
-    for (const [parser, answer] of made.answers) section.append(make("p", "facts", fact(`${plain(parser)}:`, answer)));
+    if (example.prompts.length > 1) section.append(...prompt(example, made.prompt), make("h4", "", "Output"));
+    const places = made.answers.map((each) => each.slice(3)).find((each) => each.length);
+    if (made.likelihoods) section.append(make("p", "facts", fact("log-likelihood:", "")), block(made.likelihoods));
+    section.append(made.error !== null ? make("p", "facts", fact("error:", made.error)) : places ? decided(made.output, places) : block(made.output));
+    for (const [parser, answer, rule] of made.answers) section.append(make("p", "facts", fact(`${plain(parser)}:`, answer), rule ? ` · ${plain(rule)}` : ""));
     for (const said of made.judged) section.append(...judged(said, example));
     return section;
   };
@@ -229,7 +239,7 @@
     $("link").href = address(at);
     const group = index.groups[index.group[at]];
     $("about").replaceChildren(...(group === undefined ? [] : [fact("group", group)]), ...(example.gold === null ? [] : [fact("gold answer", example.gold)]));
-    const parts = example.prompts.length === 1 ? [make("h4", "", "Prompt, exactly as sent"), block(example.prompts[0], "prompt")] : [];
+    const parts = example.prompts.length === 1 ? prompt(example, 0) : [];
     if (example.compared.length === 1) parts.push(make("details", "", make("summary", "", "The response it was compared with"), block(example.compared[0])));
     parts.push(make("div", "side", ...index.runs.map((run, place) => column(run, example.runs[place], at, example))));
     $("texts").replaceChildren(...parts);

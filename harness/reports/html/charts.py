@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.reports.html.svg import FAINT, INK, drawing, inline, series_colour, series_marker
 from harness.reports.samples import printable
+from harness.runs.records import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def intervals(
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
+        axes.spines.left.set_visible(False)
         for border in range(1, len(rows)):
             axes.axhline(border - 0.5, color=FAINT, linewidth=0.5)
         if zero:
@@ -127,9 +128,9 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
 
 
-def estimate_point(series: int, figures: Mapping[str, Any]) -> Point | None:
-    """Return the point of an estimate as results.json has it; None where its value is not known."""
-    if figures["value"] is None:
+def estimate_point(series: int, estimate: Estimate) -> Point | None:
+    """Return the point of an estimate; None where its value is not known."""
+    if estimate.value is None:
         return None
-    low, high = (math.nan if figures[side] is None else float(figures[side]) for side in ("low", "high"))
-    return Point(series, float(figures["value"]), low, high)
+    low, high = (math.nan if side is None else float(side) for side in (estimate.low, estimate.high))
+    return Point(series, float(estimate.value), low, high)

@@ -6,19 +6,25 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from harness.evaluation.comparison import Difference
-from harness.evaluation.recorded import Recorded
+from harness.comparing.comparison import Difference
 from harness.reports.html.charts import Curve, Point, curves, estimate_point, intervals, length_and_win
 from harness.reports.html.survey import Section, Survey
-from harness.reports.html.tables import p_value, signed, span
+from harness.reports.html.tables import p_value, span
 from harness.reports.html.training import learning_curves, training_folder
-from harness.reports.summary import percent
-from harness.statistics import mean
+from harness.reports.summary import percent, points
+from harness.runs.columns import Recorded
+from harness.runs.records import Estimate
+from harness.statistics import clustered_mean, mean
 
 #: Rows of a learning curve's table.
 _STEPS = 25
+
+Kind = Literal["categories", "groups"]
+
+#: What figures are broken down by, and what one is called.
+_KINDS: Mapping[Kind, str] = {"categories": "category", "groups": "group"}
 
 #: Into how many parts of the same number of samples the lengths of responses are cut.
 _PARTS = 5
@@ -55,7 +61,7 @@ def overview(survey: Survey) -> Iterator[Chart]:
         ("tax", "What was gained, and what it cost", "the first model", baseline),
         ("steps", "What the last steps changed", "the model before", previous),
     ):
-        chart = _differences(survey, name, title, caption.format(against), differences)
+        chart = _differences(survey, name, title, caption.format(against) + _judges(survey), differences)
         if chart is not None:
             yield chart
 
@@ -71,9 +77,9 @@ def _differences(
             if math.isnan(value):
                 continue
             rows.setdefault(benchmark, []).append(Point(survey.place(each.run), value, low, high))
-            interval = "" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+            interval = "" if math.isnan(low) else f"{points(low)} to {points(high)}"
             flips = [f"{len(each.gained):,}", f"{len(each.lost):,}"] if each.p is not None else ["", ""]
-            table.append([benchmark, each.run, each.against, signed(value), interval, p_value(each.adjusted), *flips,
+            table.append([benchmark, each.run, each.against, points(value), interval, p_value(each.adjusted), *flips,
                           f"{each.estimate.n:,}"])  # fmt: skip
     if not rows:
         return None
@@ -95,34 +101,45 @@ def _reached(survey: Survey) -> Chart | None:
     svg = intervals("reached", label, rows, "percent")
     heads = ["benchmark", "model", "value", "95% interval", "n"]
     series = _series(survey, {label for values in headlines.values() for label in values})
-    caption = "Headline metric with its 95% interval."
+    caption = "Headline metric with its 95% interval." + _judges(survey)
     return Chart("reached", "What was reached", caption, svg, series, heads, table)
+
+
+def _judges(survey: Survey) -> str:
+    """Return a sentence on who judged, to stand behind others; nothing where no judge was asked."""
+    judged: dict[str, list[str]] = {}
+    for section in survey.sections:
+        if section.judge is not None:
+            judged.setdefault(section.judge, []).append(section.title)
+    found = [f"{', '.join(titles)} judged by {judge}" for judge, titles in judged.items()]
+    return f" {'; '.join(found)}." if found else ""
 
 
 def breakdowns(survey: Survey) -> Iterator[Chart]:
     """Yield the headline by category and by group of each benchmark that has them."""
     for section in survey.sections:
-        for kind in ("categories", "groups"):
+        for kind in _KINDS:
             chart = _breakdown(survey, section, kind)
             if chart is not None:
                 yield chart
 
 
-def _breakdown(survey: Survey, section: Section, kind: str) -> Chart | None:
+def _breakdown(survey: Survey, section: Section, kind: Kind) -> Chart | None:
     headline = section.headline
     if headline is None:
         return None
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: dict[str, dict[str, Estimate]] = {}
     for label, run in section.runs.items():
-        for name, by_reader in (run.results or {})[kind].items():
-            figures = by_reader.get(headline.reader, {}).get(headline.name)
-            if figures:
-                found.setdefault(name, {})[label] = figures
+        parts = run.results.categories if kind == "categories" else run.results.groups
+        for name, by_reader in parts.items():
+            estimate = by_reader.get(headline.reader, {}).get(headline.name)
+            if estimate is not None:
+                found.setdefault(name, {})[label] = estimate
     found = dict(sorted(found.items(), key=lambda item: _rank(item[1]), reverse=True))
     rows = {name: points for name, values in found.items() if (points := _points(survey, values))}
     if len(rows) < 2:
         return None
-    one = {"categories": "category", "groups": "group"}[kind]
+    one = _KINDS[kind]
     metric = headline.name.replace("_", " ")
     name = f"{kind}-{list(survey.sections).index(section)}"
     svg = intervals(
@@ -131,29 +148,31 @@ def _breakdown(survey: Survey, section: Section, kind: str) -> Chart | None:
         {name.replace("_", " "): points for name, points in rows.items()},
         f"{metric}, %",
     )
+    judged = f", judged by {section.judge}" if section.judge is not None else ""
     caption = (
-        f"{metric[:1].upper()}{metric[1:]} with its 95% interval, from the highest of the last model to the lowest."
+        f"{metric[:1].upper()}{metric[1:]}{judged}, with its 95% interval, from the highest of the last model to the "
+        "lowest."
     )
     return Chart(name, f"{section.title} by {one}", caption, svg, _series(survey, section.runs),
                  [one, "model", "value", "95% interval", "n"], _figures_table(found))  # fmt: skip
 
 
-def _rank(values: Mapping[str, Mapping[str, Any]]) -> float:
+def _rank(values: Mapping[str, Estimate]) -> float:
     """Return what a group is sorted by: the value of the last model that has one."""
-    return next((each["value"] for each in reversed([*values.values()]) if each["value"] is not None), -math.inf)
+    return next((each.value for each in reversed([*values.values()]) if each.value is not None), -math.inf)
 
 
-def _points(survey: Survey, values: Mapping[str, Mapping[str, Any] | None]) -> list[Point]:
-    points = [estimate_point(survey.place(label), figures) for label, figures in values.items() if figures]
+def _points(survey: Survey, values: Mapping[str, Estimate | None]) -> list[Point]:
+    points = [estimate_point(survey.place(label), each) for label, each in values.items() if each is not None]
     return [point for point in points if point is not None]
 
 
-def _figures_table(found: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) -> list[list[str]]:
+def _figures_table(found: Mapping[str, Mapping[str, Estimate | None]]) -> list[list[str]]:
     return [
-        [name, label, percent(figures["value"]), span(figures["low"], figures["high"]), f"{figures['n']:,}"]
+        [name, label, percent(each.value), span(each.low, each.high), f"{each.n:,}"]
         for name, values in found.items()
-        for label, figures in values.items()
-        if figures
+        for label, each in values.items()
+        if each is not None
     ]
 
 
@@ -200,7 +219,7 @@ def _curves_table(found: Sequence[Curve]) -> list[list[str]]:
 def lengths(survey: Survey) -> Iterator[Chart]:
     """Yield for each pairwise judged benchmark how often responses win, by their length."""
     for section in survey.sections:
-        found = {label: cut for label, run in section.runs.items() if (cut := _by_length(run))}
+        found = {label: cut for label, run in section.runs.items() if (cut := _by_length(run, section.judge))}
         if not found:
             continue
         series = {
@@ -211,8 +230,9 @@ def lengths(survey: Survey) -> Iterator[Chart]:
         label = f"{section.title}: win rate by length of the response; the table has the figures."
         svg = length_and_win(name, label, series)
         caption = (
-            "Each model's responses in five parts of equal number, from its shortest to its longest beside the "
-            "reference's. A line that climbs says that the judge likes length, or that longer answers are better."
+            f"Judged by {section.judge}. Each model's responses in five parts of equal number, from its shortest to "
+            "its longest beside the reference's. A line that climbs says that the judge likes length, or that longer "
+            "answers are better."
         )
         rows = [
             [label, f"{x:.2f}", percent(value), span(low, high), f"{n:,}"]
@@ -223,21 +243,23 @@ def lengths(survey: Survey) -> Iterator[Chart]:
         yield Chart(name, f"{section.title}: length and winning", caption, svg, _series(survey, found), heads, rows)
 
 
-def _by_length(run: Recorded) -> list[tuple[float, tuple[float, float, float], int]]:
+def _by_length(run: Recorded, judge: str | None) -> list[tuple[float, tuple[float, float, float], int]]:
     """Return mean relative length, win rate with interval, and count of each fifth of the judged responses."""
     import numpy as np
 
-    judge = next(iter(run.verdicts), None)
     needed = [run.columns.get((judge or "", name)) for name in ("win", "length", "reference_length")]
     wins, own, other = (column if column is not None else np.array([]) for column in needed)
     if any(column is None for column in needed):
         return []
     known = ~np.isnan(wins) & (other > 0)
-    ratio, wins = own[known] / other[known], wins[known]
+    ratio, wins, examples = own[known] / other[known], wins[known], run.examples[known]
     order = np.argsort(ratio, kind="stable")
     parts = [part for part in np.array_split(order, _PARTS) if len(part)]
     found = []
     for part in parts:
-        estimate = mean(wins[part], bounds=(0, 1))
+        several = run.record.samples > 1  # samples of one example are alike
+        estimate = (
+            clustered_mean(wins[part], examples[part], bounds=(0, 1)) if several else mean(wins[part], bounds=(0, 1))
+        )
         found.append((float(ratio[part].mean()), (estimate.value, estimate.low, estimate.high), len(part)))
     return found

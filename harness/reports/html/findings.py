@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.reports.html.survey import Survey
-from harness.reports.html.tables import mark
+from harness.comparing.comparison import Metric
+from harness.reports.html.survey import Section, Survey
+from harness.reports.html.tables import bounds
 from harness.reports.summary import percent
 
 #: More models than this are left to the table.
@@ -30,22 +31,23 @@ def _step(survey: Survey, label: str) -> str:
     for section in survey.sections:
         metric = section.headline
         difference = (metric.against_previous.get(label) or metric.against_baseline.get(label)) if metric else None
-        if difference is None or not (kind := mark(difference)):
+        if difference is None or not (kind := difference.verdict):
             continue
         against[difference.against] = None
         unit = "" if said[kind] else "points "
         points = f"{abs(100 * difference.estimate.value):.1f} {unit}on "
-        said[kind].append(section.title if kind == "level" else points + section.title)
+        named = f"{section.title} (judged by {section.judge})" if section.judge else section.title
+        said[kind].append(named if kind == "level" else points + named)
     if not against:
         return ""
     moved = ", but ".join(
         f"{verb} {enumerated(said[kind])}" for kind, verb in (("better", "gains"), ("worse", "loses")) if said[kind]
     )
     start = f"Against {enumerated(list(against))}, {label} "
-    level = enumerated(said["level"])
+    level = enumerated(said.pop("level"))
     if not moved:
         return f"{start}shows no difference that is told from chance, on {level}."
-    return f"{start}{moved}{f'; on {level} no difference is told from chance' if said['level'] else ''}."
+    return f"{start}{moved}{f'; on {level} no difference is told from chance' if level else ''}."
 
 
 def _reached(survey: Survey) -> list[str]:
@@ -55,18 +57,27 @@ def _reached(survey: Survey) -> list[str]:
         for section in survey.sections:
             metric = section.headline
             value = metric.values.get(label) if metric is not None else None
-            if metric is not None and value:
-                figures.append(f"{percent(value['value'])} {metric.name.replace('_', ' ')} on {section.title}")
+            if metric is not None and value is not None:
+                figures.append(_figure(section, metric, label, percent(value.value)))
         if figures:
             found.append(f"{label} reaches {enumerated(figures)}.")
     return found[:_MOST]
 
 
+def _figure(section: Section, metric: Metric, label: str, value: str) -> str:
+    """Return a figure in words, with the judge's name and what its unreadable replies leave open."""
+    run = section.runs[label]
+    said = [f"judged by {section.judge}"] if section.judge else []
+    said += [between] if (between := bounds(run, metric)) else []
+    aside = f" ({'; '.join(said)})" if said else ""
+    return f"{value} {metric.name.replace('_', ' ')} on {section.title}{aside}"
+
+
 def enumerated(words: Sequence[str]) -> str:
     """Return words as a sentence lists them.
 
-    >>> enumerated(["a"]), enumerated(["a", "b", "c"])
-    ('a', 'a, b and c')
+    >>> enumerated(["MMLU"]), enumerated(["MMLU", "GSM8K", "SST"])
+    ('MMLU', 'MMLU, GSM8K and SST')
     """
     *most, last = words or [""]
     return f"{', '.join(most)} and {last}" if most else last

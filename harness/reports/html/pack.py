@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
+from harness.comparing.pairing import paired_rows
+from harness.comparing.per_sample import per_sample
 from harness.errors import HarnessError
-from harness.evaluation.journal import SAMPLES
-from harness.evaluation.judgements import Verdict, read_verdicts
-from harness.evaluation.lines import read_lines
-from harness.evaluation.per_sample import per_sample
-from harness.evaluation.recorded import Recorded
+from harness.interfaces import Parser
 from harness.registry import Registry
+from harness.reports.deciding import explaining, reasons
+from harness.reports.samples import likelihoods, prompt_of
+from harness.runs.columns import Recorded
+from harness.runs.judgements import Verdict, read_verdicts
+from harness.types import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,32 +42,36 @@ _MOST_KINDS = 28
 
 @dataclass(frozen=True)
 class PackedRuns:
-    """The runs of one benchmark: `index` is for filters, and `chunks` gives the texts."""
+    """The runs of one benchmark: `index` is for filters, and `chunks` gives the texts.
+
+    `parsers` are those of each run that can explain their answers.
+    """
 
     index: str
     runs: Sequence[Recorded]
+    parsers: Sequence[Sequence[Parser]]
 
     def chunks(self) -> Iterator[tuple[int, str]]:
         """Yield each chunk with the place of its first example, read from disk on the way."""
-        return _chunks(self.runs)
+        return _chunks(self.runs, self.parsers)
 
 
-def pack(runs: Mapping[str, Recorded], places: Mapping[str, int], reader: str | None) -> PackedRuns:
+def pack(runs: Mapping[str, Recorded], places: Mapping[str, int], reader: str | None, registry: Registry) -> PackedRuns:
     """Return the samples of `runs` of one benchmark, all over the same examples; keys are the runs' labels.
 
     `places` are the labels' places among the report's series. Samples are right or wrong as `reader` has read them, the
     parser or judge of the benchmark's headline; a run that it has not read goes by its own first judge or parser.
     """
     first = next(iter(runs.values()))
-    rows = [_rows(first, run) for run in runs.values()]
+    rows = [paired_rows(first, run) for run in runs.values()]
     readers = {label: _reader(run, reader) for label, run in runs.items()}
-    values = {label: good(run, readers[label]) for label, run in runs.items()}
+    values = {label: good(run, readers[label], registry) for label, run in runs.items()}
     kinds = {label: _kinds(run, readers[label], values[label]) for label, run in runs.items()}
     names = list(dict.fromkeys(name for found in kinds.values() for name in found))[:_MOST_KINDS]
     groups = list(dict.fromkeys(group for group in first.groups if group is not None))
     place_of = {group: place for place, group in enumerate(groups)}
     content = {
-        "ids": list(first.ids),
+        "ids": first.keys,
         "groups": groups,
         "group": [-1 if group is None else place_of[group] for group in first.groups],
         "kinds": names,
@@ -78,7 +84,8 @@ def pack(runs: Mapping[str, Recorded], places: Mapping[str, int], reader: str | 
             for label, order in zip(runs, rows, strict=True)
         ],
     }
-    return PackedRuns(packed(content), list(runs.values()))
+    parsers = [explaining(run.record.parsers, registry) for run in runs.values()]
+    return PackedRuns(packed(content), list(runs.values()), parsers)
 
 
 def packed(content: Any) -> str:
@@ -88,18 +95,18 @@ def packed(content: Any) -> str:
 
 def _reader(run: Recorded, wanted: str | None) -> str:
     """Return `wanted` if it is a judge or parser of the run, else the run's first judge, else its first parser."""
-    readers = [*run.verdicts, *run.config["parsers"]]
+    readers = [*run.verdicts, *run.record.parsers]
     return wanted if wanted is not None and wanted in readers else next(iter(readers), "")
 
 
-def good(run: Recorded, reader: str) -> Floats:
+def good(run: Recorded, reader: str, registry: Registry) -> Floats:
     """Return 1 for each sample that `reader` finds right, safe or preferred, 0 for others, NaN where it says nothing.
 
     A score between 0 and 1 is good above one half, as in a comparison. Where the run's scorer is not installed, what it
     recorded counts.
     """
     try:
-        columns = per_sample(run, reader, Registry().get("scorers", run.config["scorer"]))
+        columns = per_sample(run, reader, registry.scorer(run.record.scorer))
     except HarnessError:
         columns = {}
     recorded = (values for (of, _), values in run.columns.items() if of == reader)
@@ -107,14 +114,6 @@ def good(run: Recorded, reader: str) -> Floats:
     if column is None:
         return np.full(len(run), np.nan)
     return np.where(np.isnan(column), np.nan, (column > 0.5).astype(np.float64))
-
-
-def _rows(first: Recorded, run: Recorded) -> NDArray[np.int64]:
-    """Return the row of `run` with each example of `first`."""
-    if list(first.ids) == list(run.ids):
-        return np.arange(len(run))
-    rows = {identifier: row for row, identifier in enumerate(run.ids)}
-    return np.array([rows[identifier] for identifier in first.ids], dtype=np.int64)
 
 
 def _kinds(run: Recorded, reader: str, value: Floats) -> dict[str, Bools]:
@@ -127,14 +126,16 @@ def _kinds(run: Recorded, reader: str, value: Floats) -> dict[str, Bools]:
             found[verdict] = said == verdict
         failed = failed | (said == "judge_error")
     elif reader:
-        found["right"] = value == 1
-        found["wrong"] = (value == 0) & ~run.unparsed[reader]
-        found["unparsed"] = run.unparsed[reader]
+        unparsed = run.unparsed[reader]
+        found = {"right": value == 1, "wrong": (value == 0) & ~unparsed, "unparsed": unparsed}
+        if (disagreeing := run.disagreeing[reader]).any():
+            found |= {"disagreeing": disagreeing}
     return {**found, "truncated": run.truncated & ~failed, "failed": failed}
 
 
 def _verdicts(run: Recorded, judge: str) -> list[str]:
-    return list((run.results or {}).get("judges", {}).get(judge, {}).get("verdicts", {}))
+    said = run.results.judged.get(judge)
+    return [] if said is None else list(said.verdicts)
 
 
 def _flags(value: Floats, kinds: Mapping[str, Bools], names: Sequence[str]) -> NDArray[np.int64]:
@@ -145,13 +146,13 @@ def _flags(value: Floats, kinds: Mapping[str, Bools], names: Sequence[str]) -> N
     return flags
 
 
-def _chunks(runs: Sequence[Recorded]) -> Iterator[tuple[int, str]]:
-    judged = [{judge: read_verdicts(run.folder, judge) for judge in run.verdicts} for run in runs]
-    lines = [read_lines(run.folder.path / SAMPLES, run.offsets[_rows(runs[0], run)].tolist()) for run in runs]
+def _chunks(runs: Sequence[Recorded], parsers: Sequence[Sequence[Parser]]) -> Iterator[tuple[int, str]]:
+    judged = [{judge: read_verdicts(run.path, judge) for judge in run.verdicts} for run in runs]
+    samples = [run.samples(paired_rows(runs[0], run)) for run in runs]
     held: list[str] = []
     size = first = 0
-    for place, texts in enumerate(zip(*lines, strict=True)):
-        example = json.dumps(_example([_decode(text) for text in texts], judged))
+    for place, same in enumerate(zip(*samples, strict=True)):
+        example = json.dumps(_example(same, judged, parsers))
         held.append(example)
         size += len(example)
         if size >= _CHUNK:
@@ -166,33 +167,31 @@ def _joined(examples: Sequence[str]) -> str:
     return base64.b64encode(zlib.compress(text.encode("ascii"), 6)).decode("ascii")
 
 
-def _decode(line: bytes) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = msgspec.json.decode(line)
-    except ValueError:  # NaN and lone surrogates, which are Python's JSON alone
-        found = json.loads(line)
-    return found
-
-
-def _example(samples: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Mapping[str, Verdict]]]) -> Any:
+def _example(
+    samples: Sequence[Sample],
+    judged: Sequence[Mapping[str, Mapping[str, Verdict]]],
+    parsers: Sequence[Sequence[Parser]],
+) -> Any:
     """Return an example's texts: what runs have in common once, then each run's own."""
-    prompts = list(dict.fromkeys(sample["prompt"] for sample in samples))
+    prompts = list(dict.fromkeys(map(prompt_of, samples)))
     verdicts = [
-        [(judge, by_id[sample["id"]]) for judge, by_id in by_judge.items() if sample["id"] in by_id]
+        [(judge, by_key[sample.key]) for judge, by_key in by_judge.items() if sample.key in by_key]
         for sample, by_judge in zip(samples, judged, strict=True)
     ]
     compared = list(dict.fromkeys(said.against for found in verdicts for _, said in found if said.against is not None))
     return {
-        "gold": samples[0]["gold"],
-        "prompts": prompts,
+        "gold": samples[0].gold,
+        "prompts": [text for text, _ in prompts],
+        "sent": [sent for _, sent in prompts],
         "compared": compared,
         "runs": [
             {
-                "prompt": prompts.index(sample["prompt"]),
-                "output": sample["output"],
-                "answers": list(sample["answers"].items()),
-                "error": sample["error"],
-                "tokens": sample["completion_tokens"],
+                "prompt": prompts.index(prompt_of(sample)),
+                "output": sample.output,
+                "likelihoods": likelihoods(sample),
+                "answers": _answers(sample, explaining_its),
+                "error": sample.error,
+                "tokens": sample.completion_tokens,
                 "judged": [
                     [
                         judge,
@@ -204,6 +203,25 @@ def _example(samples: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str,
                     for judge, said in found
                 ],
             }
-            for sample, found in zip(samples, verdicts, strict=True)
+            for sample, found, explaining_its in zip(samples, verdicts, parsers, strict=True)
         ],
     }
+
+
+def _answers(sample: Sample, parsers: Sequence[Parser]) -> list[list[Any]]:
+    """Return parser, answer and, where known, the rule, and where the deciding words stand in JavaScript's units."""
+    why = reasons(sample, parsers)
+    found: list[list[Any]] = []
+    for parser, answer in sample.answers.items():
+        known: list[Any] = []
+        if (reason := why.get(parser)) is not None:
+            places = [_utf16(sample.output, reason.start), _utf16(sample.output, reason.end)]
+            known = [reason.rule, *(places if reason.end else [])]
+        found.append([parser, answer, *known])
+    return found
+
+
+def _utf16(text: str, place: int) -> int:
+    """Return how many units of UTF-16 stand before a place: a character beyond U+FFFF takes two."""
+    before = text[:place]
+    return place if before.isascii() else place + sum(character > "\uffff" for character in before)

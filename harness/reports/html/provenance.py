@@ -10,10 +10,12 @@ from typing import Any
 
 from harness.reports.html.survey import Survey
 from harness.reports.html.tables import each_run, hardware
+from harness.runs.records import Git, Results, RunRecord, Timing
 
 #: Flags of `harness run` by the option in run.json, in the order in which people give them.
 _FLAGS = {
     "model": "--model", "prompt_format": "--prompt-format", "data": "--data", "out": "--out", "limit": "--limit",
+    "system": "--system", "template": "--template",
     "judge_model": "--judge", "judge_engine": "--judge-engine", "judge_prompt_format": "--judge-prompt-format",
 }  # fmt: skip
 
@@ -38,47 +40,55 @@ def provenance(survey: Survey) -> list[Made]:
             title,
             label,
             place,
-            _brief(run.config),
+            _brief(run.record),
             [
                 (name, value)
-                for name, value in (*_facts(run.config, str(run.folder.path)), *_judges(run.results or {}))
+                for name, value in (*_facts(run.record, str(run.path)), *_judges(run.results, run.timing))
                 if value
             ],
-            [
-                (str(file["name"]), str(file["sha256"]), str(file.get("revision") or ""))
-                for file in run.config.get("data", [])
-            ],
-            command(run.config),
+            [(file.name, file.sha256, file.revision or "") for file in run.record.data],
+            command(run.record),
         )
         for title, label, place, run in each_run(survey)
     ]
 
 
-def _brief(config: Mapping[str, Any]) -> list[str]:
+def _brief(record: RunRecord) -> list[str]:
     """Return prompt format, examples, version, commit and date."""
-    git = config.get("git") or {}
+    git = record.git
     return [
-        str(config["prompt_format"].get("name")),
-        f"{config['selected']:,} of {config.get('examples', config['selected']):,}",
-        str(config.get("harness") or "–"),
-        f"{str(git.get('commit'))[:8]}{' +' if git.get('dirty') else ''}" if git else "–",
-        str(config.get("created") or "–")[:16].replace("T", " "),
+        record.prompt_format.name,
+        _examples(record),
+        record.harness or "–",
+        f"{git.commit[:8]}{' +' if git.dirty else ''}" if git is not None else "–",
+        (record.created or "–")[:16].replace("T", " "),
     ]
 
 
-def command(config: Mapping[str, Any]) -> str:
+def _examples(record: RunRecord) -> str:
+    total = record.selected if record.examples is None else record.examples
+    several = f", {record.samples} samples of each" if record.samples > 1 else ""
+    return f"{record.selected:,} of {total:,}{several}"
+
+
+def command(record: RunRecord) -> str:
     """Return the command that makes a run again, from what its run.json says."""
-    given = dict(config.get("command", {}))
-    benchmark = (given.get("benchmark") or [config["benchmark"]])[0]  # of a prompt file, config has the stem alone
-    words = ["harness", "run", "--benchmark", str(benchmark), "--engine", str(config["engine"])]
-    if given.get("judge_model") is None:
-        given.pop("judge_engine", None)
+    given = record.command
+    benchmark = next(iter(given.benchmark), record.benchmark)  # of a prompt file, the record has the stem alone
+    words = ["harness", "run", "--benchmark", benchmark, "--engine", record.engine]
     for name, flag in _FLAGS.items():
-        if given.get(name) is not None:
-            words += [flag, str(given[name])]
-    if given.get("limit") is not None:
-        words += ["--seed", str(given.get("seed", 0))]
-    for key, value in _flat(given.get("options", {})):
+        value = getattr(given, name)
+        if value not in (None, "") and not (name == "judge_engine" and given.judge_model is None):
+            words += [flag, str(value)]
+    if given.limit is not None:
+        words += ["--seed", str(given.seed)]
+    if given.samples > 1:
+        words += ["--samples", str(given.samples)]
+    if given.scoring != "generated":
+        words += ["--scoring", given.scoring]
+    for key, value in (("parsers", given.parsers), ("scorer", given.scorer)):
+        words += ["--set", f"{key}={json.dumps(value)}"] if value else []
+    for key, value in _flat(given.options):
         words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
     return shlex.join(words)
 
@@ -91,55 +101,56 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + key, value
 
 
-def _facts(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    identity, chosen = config["identity"], config["prompt_format"]
+def _facts(record: RunRecord, path: str) -> Iterator[tuple[str, str]]:
+    identity, chosen = record.identity, record.prompt_format
     yield "run", path
-    yield "model", str(config.get("command", {}).get("model") or config["model"])
-    yield "model's identity", _pairs(identity.get("model"))
-    yield "engine", str(config["engine"])
-    yield "prompt format", " · ".join(str(chosen[key]) for key in ("name", "reason") if chosen.get(key))
-    yield "prompt format's digest", str((identity.get("prompt_format") or {}).get("digest") or "")
-    yield "chat template's digest", str(identity.get("chat_template") or "")
-    yield "sampling", _pairs(identity.get("generation"))
-    yield (
-        "benchmark's options",
-        _pairs(
-            {
-                key: value
-                for key, value in (identity.get("benchmark") or {}).items()
-                if key not in ("name", "generation")
-            }
-        ),
-    )
-    yield "parsers and scorer", ", ".join(str(name) for name in [*config["parsers"], config.get("scorer")] if name)
-    yield "examples", f"{config['selected']:,} of {config.get('examples', config['selected']):,}"
-    yield "examples' digest", str(identity.get("examples") or "")
-    yield "hardware", " · ".join([hardware(config), str((config.get("hardware") or {}).get("platform") or "")])
-    yield "versions", _pairs(config.get("versions"))
-    yield "git", _git(config.get("git"))
-    yield "made", str(config.get("created") or "")
-    yield "fingerprint", str(config.get("fingerprint") or "")
+    yield "model", record.command.model or record.model
+    yield "model's identity", _pairs(identity.model)
+    yield "engine", record.engine
+    yield "prompt format", " · ".join(each for each in (chosen.name, chosen.reason) if each)
+    yield "said about prompts", _pairs(identity.prompt_format.options)
+    yield "prompt format's digest", identity.prompt_format.digest
+    yield "chat template's digest", identity.chat_template or ""
+    yield "sampling", _pairs(identity.generation)
+    yield "benchmark's options", _pairs(identity.benchmark_options)
+    yield "parsers and scorer", ", ".join(name for name in [*record.parsers, record.scorer] if name)
+    yield "examples", _examples(record)
+    yield "examples' digest", identity.examples
+    yield "hardware", " · ".join([hardware(record.hardware), record.hardware.platform])
+    yield "versions", _pairs(record.versions)
+    yield "sent otherwise than asked", "; ".join(record.notices)
+    for each in record.formerly:
+        changed = {name: value for name, value in each.versions.items() if record.versions.get(name) != value}
+        yield f"versions of {each.samples:,} samples, before it was resumed", _pairs(changed)
+    yield "git", _git(record.git)
+    yield "made", record.created
+    yield "fingerprint", record.fingerprint
 
 
-def _judges(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _judges(results: Results, timing: Timing) -> Iterator[tuple[str, str]]:
     """Yield who judged, and how."""
-    for label, said in results.get("judges", {}).items():
-        yield f"judge {label}", _pairs({key: said.get(key) for key in ("judge", "engine", "scorer", "digest")})
-        yield f"judge {label}, model", _pairs(said.get("model"))
-        yield f"judge {label}, prompt format", _pairs(said.get("prompt_format"))
-        yield f"judge {label}, options", _pairs(said.get("options"))
+    for judge in dict.fromkeys(session.judge for session in timing.judging):
+        notices = [notice for session in timing.judging if session.judge == judge for notice in session.notices]
+        yield f"judge {judge}, sent otherwise than asked", "; ".join(dict.fromkeys(notices))
+    for label, said in results.judged.items():
+        who = {"judge": said.judge, "engine": said.engine, "scorer": said.scorer, "digest": said.digest}
+        yield f"judge {label}", _pairs({name: value or None for name, value in who.items()})
+        yield f"judge {label}, model", _pairs(said.model)
+        yield (
+            f"judge {label}, prompt format",
+            _pairs({"name": said.prompt_format.name, "digest": said.prompt_format.digest}),
+        )
+        yield f"judge {label}, options", _pairs(said.options)
 
 
-def _git(state: Mapping[str, Any] | None) -> str:
-    if not state:
+def _git(state: Git | None) -> str:
+    if state is None:
         return "no repository"
-    return f"{state.get('commit')}{' with changes that are not committed' if state.get('dirty') else ''}"
+    return f"{state.commit}{' with changes that are not committed' if state.dirty else ''}"
 
 
-def _pairs(values: Any) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     """Return a table of options in one line."""
-    if not isinstance(values, Mapping):
-        return "" if values is None else str(values)
     return ", ".join(
         f"{key} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for key, value in values.items()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.comparing.comparison import BenchmarkComparison, Comparison, Metric, compare, labels
 from harness.errors import HarnessError, RunError
-from harness.evaluation.comparison import BenchmarkComparison, Comparison, Difference, Metric, compare, labels
-from harness.evaluation.recorded import Recorded
 from harness.registry import Registry
+from harness.runs.columns import Recorded
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Section:
     def headline(self) -> Metric | None:
         """The metric that stands for the benchmark, None where nothing was scored."""
         return next((metric for metric in self.metrics if any(metric.values.values())), None)
+
+    @property
+    def judge(self) -> str | None:
+        """Who judged for the headline; None where that asks no judge."""
+        reader = self.headline.reader if self.headline is not None else None
+        return reader if any(reader in run.results.judged for run in self.runs.values()) else None
 
     @property
     def baseline(self) -> str:
@@ -45,50 +51,43 @@ class Survey:
         return list(self.labels).index(label)
 
 
-def survey(runs: Sequence[Recorded]) -> Survey:
+def survey(runs: Sequence[Recorded], registry: Registry | None = None) -> Survey:
     """Return `runs` by benchmark, compared where there are several of one.
 
     Raises RunError for no runs, and for runs that are unfinished or not over the same examples.
     """
     if not runs:
         raise RunError("a report needs at least one run: harness report RUN [RUN…]")
-    for run in runs:
-        if run.results is None:
-            raise RunError(f"{run.folder.path} {run.folder.unfinished}")
+    registry = registry or Registry()
     names = dict.fromkeys(run.benchmark for run in runs)
     if len(names) == len(runs):
         columns = [labels([run], runs)[0] for run in runs]
-        alone = [_alone(run, label) for run, label in zip(runs, columns, strict=True)]
+        alone = [_alone(run, label, registry) for run, label in zip(runs, columns, strict=True)]
         return Survey(list(dict.fromkeys(columns)), alone, None)
-    found = compare(runs)
-    by_path = {str(run.folder.path): run for run in runs}
-    sections = [_section(each, by_path) for each in found.benchmarks]
+    found = compare(runs, registry=registry)
+    by_path = {str(run.path): run for run in runs}
+    sections = [_section(each, by_path, registry) for each in found.benchmarks]
     return Survey(found.labels, sections, found)
 
 
-def significant(difference: Difference) -> bool:
-    """Return whether a difference is told from chance at 5%, after adjustment for all tests."""
-    return difference.adjusted is not None and difference.adjusted < 0.05
-
-
-def _alone(run: Recorded, label: str) -> Section:
+def _alone(run: Recorded, label: str, registry: Registry) -> Section:
     metrics = [
-        Metric(reader, name, {label: figures})
-        for reader, named in (run.results or {})["metrics"].items()
-        for name, figures in named.items()
+        Metric(reader, name, {label: estimate})
+        for reader, metrics in run.results.metrics.items()
+        for name, estimate in metrics.items()
     ]
-    return Section(run.benchmark, _title(run.benchmark), {label: run}, metrics, {})
+    return Section(run.benchmark, benchmark_title(run.benchmark, registry), {label: run}, metrics, {})
 
 
-def _section(compared: BenchmarkComparison, by_path: Mapping[str, Recorded]) -> Section:
+def _section(compared: BenchmarkComparison, by_path: Mapping[str, Recorded], registry: Registry) -> Section:
     runs = {label: by_path[facts.path] for label, facts in compared.facts.items()}
     differs = {label: facts.differs for label, facts in compared.facts.items() if facts.differs}
-    return Section(compared.benchmark, _title(compared.benchmark), runs, compared.metrics, differs)
+    return Section(compared.benchmark, benchmark_title(compared.benchmark, registry), runs, compared.metrics, differs)
 
 
-def _title(benchmark: str) -> str:
+def benchmark_title(benchmark: str, registry: Registry) -> str:
     """Return a benchmark's title, its name where no plugin has it (a run is read without its plugin, too)."""
     try:
-        return Registry().get("benchmarks", benchmark).title
+        return registry.benchmark(benchmark).title
     except HarnessError:
         return benchmark

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evaluation.comparison import Difference, Metric
-from harness.evaluation.recorded import Recorded
-from harness.reports.html.survey import Section, Survey, significant
-from harness.reports.summary import count_of, percent, warnings
+from harness.comparing.comparison import Difference, Metric
+from harness.evaluation.progress import pace, rate
+from harness.reports.beside_source import beside_source
+from harness.reports.comparison import detectable
+from harness.reports.html.survey import Section, Survey
+from harness.reports.summary import biases, count_of, percent, points, several, truncated, warnings
+from harness.runs.columns import Recorded
+from harness.runs.records import Hardware
+from harness.statistics import said_of
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure with its interval, and what it changed against the baseline and the run before."""
+    """A figure with its interval, and what it changed against the baseline and the run before.
+
+    `bounds` says in what range it lies whatever a judge's unreadable replies mean; nothing where all can be read.
+    """
 
     value: str
     interval: str
+    bounds: str
     changes: Sequence[Change]
 
 
@@ -46,6 +55,7 @@ class MetricRow:
 
     benchmark: str
     reader: str
+    judged: bool
     name: str
     n: str
     cells: Sequence[Cell | None]
@@ -63,33 +73,44 @@ def all_rows(survey: Survey) -> list[MetricRow]:
 
 
 def _row(survey: Survey, section: Section, metric: Metric) -> MetricRow:
-    counts = [figures["n"] for figures in metric.values.values() if figures]
+    counts = [estimate.n for estimate in metric.values.values() if estimate is not None]
     n = f"{min(counts):,}" if counts else "0"
     if counts and min(counts) != max(counts):
         n += f"–{max(counts):,}"
     cells = [_cell(survey, section, metric, label) for label in survey.labels]
-    return MetricRow(section.title, metric.reader, metric.name.replace("_", " "), n, cells, metric.reason)
+    judged = any(metric.reader in run.results.judged for run in section.runs.values())
+    return MetricRow(section.title, metric.reader, judged, metric.name.replace("_", " "), n, cells, metric.reason)
 
 
 def _cell(survey: Survey, section: Section, metric: Metric, label: str) -> Cell | None:
-    figures = metric.values.get(label)
-    if not figures:
+    estimate = metric.values.get(label)
+    if estimate is None:
         return None
     found = (metric.against_baseline.get(label), metric.against_previous.get(label))
     place, runs = list(survey.sections).index(section), list(section.runs)
+    # Of several samples an example, those that flipped are not the examples that did.
+    linked = metric is section.headline and all(run.record.samples == 1 for run in section.runs.values())
     changes = [
-        _change(
-            each, f"{place}/{runs.index(each.run)}/{runs.index(each.against)}" if metric is section.headline else ""
-        )
+        _change(each, f"{place}/{runs.index(each.run)}/{runs.index(each.against)}" if linked else "")
         for each in found
         if each is not None and not math.isnan(each.estimate.value)
     ]
-    return Cell(percent(figures["value"]), span(figures["low"], figures["high"]), changes)
+    interval = span(estimate.low, estimate.high)
+    return Cell(percent(estimate.value), interval, bounds(section.runs[label], metric), changes)
+
+
+def bounds(run: Recorded, metric: Metric) -> str:
+    """Return between what a judged metric lies, whatever the unreadable replies mean; nothing where all can be read."""
+    said = run.results.judged.get(metric.reader)
+    if said is None or not said.unreadable.count or metric.name not in said.bounds:
+        return ""
+    low, high = said.bounds[metric.name]
+    return f"{percent(low)} to {percent(high)}, whatever {said.unreadable.count:,} unreadable replies mean"
 
 
 def _change(difference: Difference, flips: str) -> Change:
     estimate = difference.estimate
-    interval = "" if math.isnan(estimate.low) else f"{signed(estimate.low)} to {signed(estimate.high)}"
+    interval = "" if math.isnan(estimate.low) else f"{points(estimate.low)} to {points(estimate.high)}"
     tested = difference.p is not None
     chance = (
         f"p {p_value(difference.p)}, not adjusted"
@@ -98,23 +119,14 @@ def _change(difference: Difference, flips: str) -> Change:
     )
     return Change(
         difference.against,
-        signed(estimate.value),
+        points(estimate.value),
         interval,
-        mark(difference),
-        f"{difference.test}, {chance}" if tested else "",
+        difference.verdict,
+        f"{said_of(estimate.method)}; {chance}" if tested else "",
         len(difference.gained),
         len(difference.lost),
         flips if tested else "",
     )
-
-
-def mark(difference: Difference) -> str:
-    """Return ``better`` or ``worse`` where a difference is told from chance, ``level`` where not, nothing untested."""
-    if difference.adjusted is None:
-        return ""
-    if not significant(difference) or difference.estimate.value == 0:
-        return "level"
-    return "better" if difference.estimate.value > 0 else "worse"
 
 
 def p_value(p: float | None) -> str:
@@ -124,16 +136,6 @@ def p_value(p: float | None) -> str:
     ('0.031', '< 0.001', '–')
     """
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def signed(value: float) -> str:
-    """Return a difference of proportions in points, with its sign.
-
-    >>> signed(0.148), signed(-0.0213), signed(0.0)
-    ('+14.8', '−2.1', '±0.0')
-    """
-    points = round(100 * value, 1)
-    return f"+{points:.1f}" if points > 0 else f"−{-points:.1f}" if points < 0 else "±0.0"
 
 
 def span(low: float | None, high: float | None) -> str:
@@ -152,35 +154,40 @@ class RunRow:
 
 
 def failures(survey: Survey) -> list[RunRow]:
-    """Return for each run: samples, unparsed or unreadable, truncated, failed, mean tokens and characters."""
+    """Return for each run: samples, unread, letters beside another's text, truncated, failed, mean lengths."""
     return [RunRow(title, label, place, _failures(run)) for title, label, place, run in each_run(survey)]
 
 
 def _failures(run: Recorded) -> list[str]:
-    results = run.results or {}
-    n = results["n"]
-    judge = next(iter(results.get("judges", {}).values()), None)
+    results = run.results
+    n = results.n
+    judge = next(iter(results.judged.values()), None)
     if judge is not None:
-        unread = count_of(judge["unreadable"]["count"], judge["n"])
+        unread = count_of(judge.unreadable.count, judge.n)
     else:
-        unread = count_of(next(iter(results["unparsed"].values()), {"count": 0})["count"], n)
+        unread = count_of(next((unparsed.count for unparsed in results.unparsed.values()), 0), results.outputs)
     answered = ~run.failed
     return [
         f"{n:,}",
         unread,
-        count_of(results["truncated"]["count"], n),
-        count_of(results["failed"]["count"], n),
+        count_of(next((each.count for each in results.disagreeing.values()), 0), results.outputs),
+        truncated(results),
+        count_of(results.failed.count, n),
         _mean(run.completion_tokens[answered]),
         _mean(run.lengths[answered].astype("float64")),
     ]
 
 
+def beside_sources(survey: Survey) -> list[RunRow]:
+    """Return for each imported run how its outputs are read beside their source, under `beside_source.HEADS`."""
+    found = ((title, label, place, beside_source(run)) for title, label, place, run in each_run(survey))
+    return [RunRow(title, label, place, each.cells()) for title, label, place, each in found if each is not None]
+
+
 def doubts(survey: Survey) -> list[str]:
     """Return what makes figures doubtful, run by run, and in what runs differ from their baseline beside the model."""
     found = [
-        f"{title}, {label}: {warning}"
-        for title, label, _, run in each_run(survey)
-        for warning in warnings(run.results or {})
+        f"{title}, {label}: {warning}" for title, label, _, run in each_run(survey) for warning in warnings(run.results)
     ]
     for section in survey.sections:
         for label, differs in section.differs.items():
@@ -192,6 +199,23 @@ def doubts(survey: Survey) -> list[str]:
     return found
 
 
+def judges_biases(survey: Survey) -> list[str]:
+    """Return how far each judge favours what is shown first and its own family's responses, run by run."""
+    return [
+        f"{title}, {label}: {judge} {bias}"
+        for title, label, _, run in each_run(survey)
+        for judge, said in run.results.judged.items()
+        for bias in biases(said)
+    ]
+
+
+def detectables(survey: Survey) -> list[tuple[str, str]]:
+    """Return for each benchmark the smallest true difference of its headline that each run would show, in points."""
+    headlines = [(section.title, section.headline) for section in survey.sections if section.headline is not None]
+    found = [(title, detectable(metric.against_baseline)) for title, metric in headlines]
+    return [(title, least) for title, least in found if least]
+
+
 def speeds(survey: Survey) -> list[RunRow]:
     """Return for each run: engine, hardware, examples and tokens a second, seconds of loading and generation."""
     return [RunRow(title, label, place, _speed(run)) for title, label, place, run in each_run(survey)]
@@ -199,25 +223,25 @@ def speeds(survey: Survey) -> list[RunRow]:
 
 def _speed(run: Recorded) -> list[str]:
     timing = run.timing
-    sessions = len(timing.get("sessions", []))
+    sessions = len(timing.sessions)
     return [
-        str(run.config["engine"]),
-        hardware(run.config),
-        rate(timing.get("examples_per_second")),
-        rate(timing.get("completion_tokens_per_second") or None),
-        seconds(timing.get("load_seconds")),
-        seconds(timing.get("generation_seconds")),
+        run.record.engine,
+        hardware(run.record.hardware) if run.record.imported is None else "–",
+        pace(run.examples_per_second),
+        rate(timing.prompt_tokens_per_second or None),
+        rate(timing.completion_tokens_per_second or None),
+        seconds(timing.load_seconds),
+        seconds(timing.generation_seconds),
         f"{sessions:,}" if sessions else "–",
     ]
 
 
-def hardware(config: Mapping[str, Any]) -> str:
+def hardware(found: Hardware) -> str:
     """Return the GPUs of a run, or its CPU cores."""
-    found = config.get("hardware") or {}
-    names = [str(gpu["name"]) for gpu in found.get("gpus", [])]
+    names = [gpu.name for gpu in found.gpus]
     if names:
         return " + ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
-    return f"{found['cores']} CPU cores" if found.get("cores") else "–"
+    return f"{found.cores} CPU cores" if found.cores else "–"
 
 
 def each_run(survey: Survey) -> Iterator[tuple[str, str, int, Recorded]]:
@@ -225,11 +249,6 @@ def each_run(survey: Survey) -> Iterator[tuple[str, str, int, Recorded]]:
     for section in survey.sections:
         for label, run in section.runs.items():
             yield section.title, label, survey.place(label), run
-
-
-def rate(value: float | None) -> str:
-    """Return something a second, or a dash."""
-    return "–" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:
@@ -240,3 +259,21 @@ def seconds(value: float | None) -> str:
 def _mean(values: Any) -> str:
     known = values[values == values]
     return f"{known.mean():,.0f}" if len(known) else "–"
+
+
+def repeats(survey: Survey) -> list[str]:
+    """Return what is to be known of runs of several samples an example."""
+    said = ((title, label, list(several(run.results))) for title, label, _, run in each_run(survey))
+    return [f"{title}, {label}: {'; '.join(lines)}" for title, label, lines in said if lines]
+
+
+def methods(survey: Survey) -> list[tuple[str, str]]:
+    """Return in words how the intervals on the page were made, and of which benchmarks' figures and differences."""
+    made: dict[str, dict[str, None]] = {}
+    for section in survey.sections:
+        for metric in section.metrics:
+            differences = (*metric.against_baseline.values(), *metric.against_previous.values())
+            used = [estimate.method for estimate in metric.values.values() if estimate is not None]
+            for method in dict.fromkeys([*used, *(each.estimate.method for each in differences)]):
+                made.setdefault(said_of(method), {})[section.title] = None
+    return [(said, ", ".join(names)) for said, names in made.items()]

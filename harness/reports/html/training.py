@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.recorded import Recorded
 from harness.reports.html.charts import Curve
+from harness.runs.columns import Recorded
 from harness.training.metrics import read_metrics
 
 _METRICS, _VALIDATION = "metrics.jsonl", "validation/"
@@ -19,7 +19,7 @@ def training_folder(run: Recorded) -> Path | None:
 
     The model is that folder, one of its checkpoints (``last/``, ``best/``), or a file of recorded outputs in it.
     """
-    model = str(run.config.get("command", {}).get("model") or "")
+    model = run.record.command.model
     if not model or "\0" in model:
         return None
     try:
@@ -33,13 +33,13 @@ def training_folder(run: Recorded) -> Path | None:
 def learning_curves(folder: Path) -> Mapping[str, list[Curve]]:
     """Return the curves of a training's metrics by name, training and validation side by side; none if unreadable."""
     try:
-        lines = [line for line in read_metrics(folder / _METRICS) if isinstance(line, dict) and "step" in line]
+        lines = list(read_metrics(folder / _METRICS))
     except (OSError, ValueError):
         return {}
-    names = dict.fromkeys(name for line in lines for name in line if _is_learnt(name))
+    names = dict.fromkeys(name for line in lines for name in line.values if _is_learnt(name))
     panels: dict[str, list[Curve]] = {}
     for name in sorted(names, key=lambda name: (name == "learning_rate", name.startswith(_VALIDATION))):
-        points = [(line["step"], line[name]) for line in lines if _finite([line["step"], line.get(name)])]
+        points = [(line.step, line.values[name]) for line in lines if _finite([line.step, line.values.get(name)])]
         if points:
             steps, values = zip(*points, strict=True)
             curve = Curve(name, steps, values, name.startswith(_VALIDATION))

@@ -15,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from harness.comparing.comparison import Comparison, compare
 from harness.errors import HarnessError, RunError
-from harness.evaluation.comparison import Comparison, compare
-from harness.evaluation.journal import SAMPLES
-from harness.evaluation.recorded import Recorded, read_run
-from harness.reports.view.folder import MissingRun, Row, RunsFolder
+from harness.reports.view.folder import ListedRun, MissingRun, RunsFolder
 from harness.reports.view.following import Following
 from harness.reports.view.guard import REPORT_POLICY
 from harness.reports.view.listing import listing
 from harness.reports.view.rendering import templates
+from harness.runs.columns import Recorded, read_run
+from harness.runs.folder import SAMPLES
 
 #: Made reports and followed runs that are kept at hand.
 _REPORTS, _FOLLOWED = 4, 32
@@ -77,10 +77,10 @@ class _Pages:
         [row] = self._asked(request)[:1]
         return self._progress(row) if row.state in _UNFINISHED else Response(status_code=204)
 
-    def _progress(self, row: Row) -> Response:
-        folder = self._runs.open(row.key)
-        following = self._following.get((row.key, row.created), lambda: Following(folder.path / SAMPLES))
-        return self._page("progress.html.j2", row=row, folder=folder, config=folder.config, now=following.update())
+    def _progress(self, row: ListedRun) -> Response:
+        run = self._runs.open(row.key)
+        following = self._following.get((row.key, row.created), lambda: Following(run.path / SAMPLES))
+        return self._page("progress.html.j2", row=row, run=run, record=run.record, now=following.update())
 
     def compare(self, request: Request) -> Response:
         rows = self._asked(request)
@@ -97,7 +97,7 @@ class _Pages:
         return Response(json.dumps(content, indent=2) + "\n", status, media_type="application/json")
 
     def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
+        name = request.path_params.get("name")
         if name not in _STATIC:
             raise HTTPException(404, "There is no such page.")
         content = files("harness.reports.view").joinpath("static", name).read_bytes()
@@ -112,7 +112,7 @@ class _Pages:
         said = "This is a defect of the harness; the terminal that it runs in says more."
         return self._page("refusal.html.j2", 500, said=said)
 
-    def _asked(self, request: Request) -> Sequence[Row]:
+    def _asked(self, request: Request) -> Sequence[ListedRun]:
         """Return the runs asked for, the baseline first, then the oldest: what a model came from comes before it."""
         keys = dict.fromkeys(request.query_params.getlist("run"))
         if not keys:
@@ -124,14 +124,14 @@ class _Pages:
         baseline = request.query_params.get("baseline")
         return sorted(rows, key=lambda row: (row.key != baseline, row.created, row.name))
 
-    def _compared(self, rows: Sequence[Row]) -> Comparison:
+    def _compared(self, rows: Sequence[ListedRun]) -> Comparison:
         return compare(self._recorded(rows))
 
-    def _recorded(self, rows: Sequence[Row]) -> Sequence[Recorded]:
+    def _recorded(self, rows: Sequence[ListedRun]) -> Sequence[Recorded]:
         for row in rows:
             if row.state in _UNFINISHED:
                 how = "is still going" if row.state == "going" else "has stopped before its end"
-                raise RunError(f"{row.name} {how}: {row.n:,} of {row.selected:,} examples; untick it to see the others")
+                raise RunError(f"{row.name} {how}: {row.n:,} of {row.selected:,} samples; untick it to see the others")
         return [read_run(self._runs.open(row.key).path) for row in rows]
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:

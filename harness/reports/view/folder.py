@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from harness.errors import ConfigError, RunError
-from harness.evaluation.journal import RESULTS, RUN, SAMPLES, TIMING, RunFolder
-from harness.evaluation.judgements import JUDGED, JUDGEMENTS
-from harness.evaluation.lines import locked
+from harness.files import open_read
 from harness.reports.summary import warnings
+from harness.runs.folder import RESULTS, RUN, SAMPLES, TIMING, Run
+from harness.runs.judgements import JUDGED, JUDGEMENTS
+from harness.runs.line_file import locked
+from harness.runs.records import Results
 
 #: ``going`` and ``judging`` are known by the lock that the process at work holds, not by the time of a change.
 State: TypeAlias = Literal["finished", "going", "judging", "stopped", "unreadable"]
@@ -44,11 +46,11 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedRun:
     """One run in the list.
 
-    `key` names it in addresses. `created` is the time in ISO format. `n` of `selected` examples are recorded; a failed
-    example that was done again may count twice while the run has no results. `notes` say what is doubtful or broken.
+    `key` names it in addresses. `created` is the time in ISO format. `n` of `selected` samples are recorded; a failed
+    one that was done again may count twice while the run has no results. `notes` say what is doubtful or broken.
     """
 
     key: str
@@ -72,13 +74,13 @@ class RunsFolder:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise ConfigError(f"no folder {path}: `harness run` makes it, or name another: harness view FOLDER")
+            raise ConfigError(f"no folder {path}: `harness run` makes it, or name another")
         self.path = path
         self._real = path.resolve()
-        self._known: dict[str, tuple[Signature, Row]] = {}
+        self._known: dict[str, tuple[Signature, ListedRun]] = {}
         self._counted: dict[str, tuple[int, int]] = {}  # where the lines end that were counted, and how many
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ListedRun]:
         """Return all runs, the newest first."""
         rows = [self._row(name) for name in self._names()]
         there = {row.name for row in rows}
@@ -87,18 +89,18 @@ class RunsFolder:
                 kept.pop(name, None)
         return sorted(rows, key=lambda row: (row.created, row.name), reverse=True)
 
-    def row(self, key: str) -> Row:
+    def row(self, key: str) -> ListedRun:
         """Return one run; MissingRun where there is none of that key."""
         self.open(key)
         return self._row(_name(key))
 
-    def open(self, key: str) -> RunFolder:
-        """Return the folder of a run; MissingRun where there is none of that key below the folder."""
+    def open(self, key: str) -> Run:
+        """Return a run; MissingRun where there is none of that key below the folder."""
         name = _name(key)
         inside = "\0" not in name and not name.startswith("/") and ".." not in PurePosixPath(name).parts
         try:
             if inside and (self.path / name / RUN).is_file() and not self._leads_out(self.path / name):
-                return RunFolder(self.path / name)
+                return Run(self.path / name)
         except OSError:  # such as a name that is too long
             pass
         raise MissingRun(f"no run {name} in {self.path}: it has been deleted, or never was")
@@ -139,20 +141,20 @@ class RunsFolder:
                         return True
         return False
 
-    def _row(self, name: str) -> Row:
+    def _row(self, name: str) -> ListedRun:
         key, path = quote(os.fsencode(name), safe="/"), self.path / name
         try:
             if self._leads_out(path):
-                return Row(key, name, "unreadable", notes=("its files lie outside the folder of runs",))
+                return ListedRun(key, name, "unreadable", notes=("its files lie outside the folder of runs",))
             signature = tuple(_changed(path / file) for file in (RUN, RESULTS))
             known = self._known.get(name)
             if known is None or known[0] != signature:
-                known = self._known[name] = (signature, _read(key, name, RunFolder(path)))
+                known = self._known[name] = (signature, _read(key, name, Run(path)))
             return self._now(known[1], path)
         except (RunError, OSError) as error:
-            return Row(key, name, "unreadable", notes=(str(error),))
+            return ListedRun(key, name, "unreadable", notes=(str(error),))
 
-    def _now(self, row: Row, path: Path) -> Row:
+    def _now(self, row: ListedRun, path: Path) -> ListedRun:
         """Return `row` with what may have changed while its files have not."""
         if row.state == "unreadable":
             return row
@@ -162,11 +164,11 @@ class RunsFolder:
             return replace(row, state="going")
         return replace(row, state="judging") if locked(path / JUDGEMENTS) else row
 
-    def _count(self, row: Row, path: Path) -> int:
+    def _count(self, row: ListedRun, path: Path) -> int:
         """Return how many lines a file of samples has, at most those selected; only what is new is read."""
         end, lines = self._counted.get(row.name, (0, 0))
         try:
-            with path.open("rb") as file:
+            with open_read(path) as file:
                 if os.fstat(file.fileno()).st_size < end:
                     end, lines = 0, 0
                 file.seek(end)
@@ -191,28 +193,26 @@ def _changed(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _read(key: str, name: str, folder: RunFolder) -> Row:
+def _read(key: str, name: str, run: Run) -> ListedRun:
     """Return what run.json and results.json say."""
     try:
-        config = folder.config
-        row = Row(
-            key, name, "stopped", config["benchmark"], config["model"], config.get("created", ""),
-            selected=config["selected"],
-        )  # fmt: skip
-        if not (folder.path / RESULTS).exists():
+        record = run.record
+        total = record.selected * record.samples
+        row = ListedRun(key, name, "stopped", record.benchmark, record.model, record.created, selected=total)
+        if not run.finished:
             return row
-        results = folder.results
+        results = run.results
     except RunError as error:
-        return Row(key, name, "unreadable", notes=(str(error),))
+        return ListedRun(key, name, "unreadable", notes=(str(error),))
     notes = tuple(warnings(results))
-    if "judges" in results and not results["judges"]:
+    if results.judges is not None and not results.judges:
         notes += ("not judged yet",)
-    return replace(row, state="finished", n=results["n"], headline=headline(results), notes=notes)
+    return replace(row, state="finished", n=results.n, headline=headline(results), notes=notes)
 
 
-def headline(results: Mapping[str, Any]) -> Headline | None:
-    """Return the headline figure of results.json, or None where there is none yet (not judged)."""
-    for reader, metrics in results["metrics"].items():
-        for metric, figures in metrics.items():
-            return Headline(reader, metric, figures["value"], figures["low"], figures["high"])
+def headline(results: Results) -> Headline | None:
+    """Return the headline figure, or None where there is none yet (not judged)."""
+    for reader, metrics in results.metrics.items():
+        for metric, estimate in metrics.items():
+            return Headline(reader, metric, estimate.value, estimate.low, estimate.high)
     return None

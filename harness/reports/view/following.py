@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import Lock
 
 from harness.errors import RunError
-from harness.evaluation.journal import decode
+from harness.files import open_read
+from harness.runs.samples import decode
 from harness.types import Sample
 
 #: The rate is that of the last minute, as a resumed run's older lines say nothing about time.
@@ -21,8 +22,8 @@ _LATEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: examples by what became of them, examples/s (None: not known yet), the latest samples.
+class Standing:
+    """How far a run is: samples by what became of them, samples/s (None: not known yet), the latest samples.
 
     `done` counts those with an output, `unparsed` and `truncated` are of these; `damaged` counts lines that cannot be
     read.
@@ -47,19 +48,19 @@ class Following:
 
     def _begin(self) -> None:
         self._end = 0
-        self._found: dict[int, tuple[bool, bool, bool]] = {}
+        self._found: dict[tuple[int, int], tuple[bool, bool, bool]] = {}
         self._damaged = 0
         self._latest: deque[Sample] = deque(maxlen=_LATEST)
         self._seen: deque[tuple[float, int]] = deque()
 
-    def update(self) -> Progress:
+    def update(self) -> Standing:
         """Return how far the run is now."""
         with self._lock:
             self._read()
             flags = self._found.values()
             failed = sum(each[0] for each in flags)
             done = len(self._found) - failed
-            return Progress(
+            return Standing(
                 done,
                 failed,
                 sum(each[1] for each in flags),
@@ -71,7 +72,7 @@ class Following:
 
     def _read(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            with open_read(self._path) as file:
                 if os.fstat(file.fileno()).st_size < self._end:  # a torn line was cut off, or it is another file
                     self._begin()
                 file.seek(self._end)
@@ -89,7 +90,7 @@ class Following:
         except RunError:
             self._damaged += 1
             return
-        self._found[sample.index] = (
+        self._found[sample.index, sample.repeat] = (
             sample.status == "engine_error",
             sample.status == "unparsed",
             sample.finish_reason == "length",

@@ -10,6 +10,9 @@ import traceback
 from collections.abc import Collection
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+
 _POLICY = {
     "default-src": "'none'",
     "style-src": "'self'",
@@ -68,7 +71,7 @@ class Guard:
 
     The Host header is checked since a page elsewhere can have its own name resolve to this machine (DNS rebinding) and
     would then be of the same origin. An address needs no name to be resolved, so that none can be rebound: any is
-    accepted, unless `loopback`, when only loopback ones are.
+    accepted, unless `loopback`, when only loopback ones are. It is to be served without lifespan events and websockets.
     """
 
     def __init__(self, app: Any, names: Collection[str], *, loopback: bool) -> None:
@@ -77,18 +80,16 @@ class Guard:
         self._loopback = loopback
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        refusal = self._refusal(scope)
+        refusal = self._refusal(Request(scope))
         if refusal is not None:
             await _plain(send, *refusal)
             return
 
         async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
-                own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
+            if "headers" in message:
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -99,11 +100,11 @@ class Guard:
             if os.environ.get("HARNESS_DEBUG", "0") not in ("", "0"):
                 traceback.print_exc()
 
-    def _refusal(self, scope: Any) -> tuple[int, str] | None:
-        if scope["method"] not in ("GET", "HEAD"):
+    def _refusal(self, request: Request) -> tuple[int, str] | None:
+        if request.method not in ("GET", "HEAD"):
             return 405, "This page is for reading: GET and HEAD alone."
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1 or not self._own(hosts[0].decode("latin-1")):
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not self._own(hosts[0]):
             return 421, "This server does not go by that name; open the address that `harness view` printed."
         return None
 
@@ -118,8 +119,7 @@ class Guard:
 async def _plain(send: Any, status: int, text: str) -> None:
     body = f"{text}\n".encode()
     headers = {**_HEADERS, "content-type": "text/plain; charset=utf-8", "content-length": str(len(body))}
-    if status == 405:
-        headers["allow"] = "GET, HEAD"
+    headers |= {"allow": "GET, HEAD"} if status == 405 else {}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

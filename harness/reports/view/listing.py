@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from harness.reports.view.folder import Row
+from harness.reports.view.folder import ListedRun
 
 #: Columns in their order on the page: what ``sort`` calls them → their heads and what they are sorted by.
-COLUMNS: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
+COLUMNS: Mapping[str, tuple[str, Callable[[ListedRun], Any]]] = {
     "benchmark": ("Benchmark", lambda row: row.benchmark),
     "model": ("Model", lambda row: row.model),
     "created": ("Begun (UTC)", lambda row: row.created),
     "state": ("Status", lambda row: row.state),
-    "n": ("Examples", lambda row: row.n),
+    "n": ("Samples", lambda row: row.n),
     "value": ("Headline metric", lambda row: _value(row)),
 }
 
 #: What ``group`` may be → the heading of a row's group.
-GROUPS: Mapping[str, Callable[[Row], str]] = {
+GROUPS: Mapping[str, Callable[[ListedRun], str]] = {
     "benchmark": lambda row: row.benchmark,
     "model": lambda row: row.model,
     "none": lambda row: "",
@@ -36,7 +36,7 @@ class Listing:
     `sort` is a column's name, with ``-`` in front for the greatest first.
     """
 
-    groups: Sequence[tuple[str, Sequence[Row]]]
+    groups: Sequence[tuple[str, Sequence[ListedRun]]]
     shown: int
     total: int
     words: str
@@ -58,7 +58,7 @@ class Listing:
         return "descending" if self.sort.startswith("-") else "ascending"
 
 
-def listing(rows: Sequence[Row], asked: Mapping[str, str]) -> Listing:
+def listing(rows: Sequence[ListedRun], asked: Mapping[str, str]) -> Listing:
     """Return the list that the query parameters q, state, group and sort ask for; what they must not be is ignored."""
     words, state = asked.get("q", "").strip(), asked.get("state", "")
     group = asked.get("group", "") if asked.get("group") in GROUPS else "benchmark"
@@ -73,13 +73,13 @@ def listing(rows: Sequence[Row], asked: Mapping[str, str]) -> Listing:
     return Listing(grouped, len(kept), len(rows), words, state, group, sort, states)
 
 
-def _has(row: Row, words: str) -> bool:
+def _has(row: ListedRun, words: str) -> bool:
     """Whether every word stands somewhere in what the row says."""
     figure = [row.headline.reader, row.headline.metric] if row.headline else []
     text = " ".join([row.name, row.benchmark, row.model, row.created, row.state, *figure, *row.notes]).lower()
     return all(word in text for word in words.lower().split())
 
 
-def _value(row: Row) -> float:
+def _value(row: ListedRun) -> float:
     value = row.headline.value if row.headline else None
     return -1.0 if value is None else value

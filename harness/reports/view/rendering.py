@@ -10,9 +10,12 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.evaluation.comparison import FEWEST_GROUPS, Difference
+from harness.comparing.comparison import Difference
+from harness.evaluation.progress import rate
+from harness.registry import Registry
+from harness.reports.html.survey import benchmark_title
 from harness.reports.samples import kinds_of, printable
-from harness.reports.summary import count_of, percent
+from harness.reports.summary import count_of, percent, points
 from harness.reports.view.listing import COLUMNS
 from harness.types import Sample
 
@@ -37,13 +40,16 @@ def templates() -> Environment:
         "count": "{:,}".format,
         "kinds": _kinds,
         "percent": percent,
-        "points": _points,
+        "points": points,
+        "rate": rate,
         "remarks": _remarks,
         "shell": shlex.quote,
         "span": _span,
         "when": _when,
     }
-    found.globals |= {"columns": COLUMNS, "count_of": count_of, "fewest_groups": FEWEST_GROUPS}
+    registry, known = Registry(), dict[str, str]()
+    found.filters["benchmark"] = lambda name: known.get(name) or known.setdefault(name, benchmark_title(name, registry))
+    found.globals |= {"columns": COLUMNS, "count_of": count_of}
     return found
 
 
@@ -73,18 +79,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MOST else f"{text[:_MOST]}… ({len(text) - _MOST:,} more characters)"
 
 
-def _points(value: float | None) -> str:
-    """Return a difference of proportions in percentage points, with its sign.
-
-    >>> _points(0.0123), _points(-0.5), _points(0.0), _points(None)
-    ('+1.2', '−50.0', '0.0', '–')
-    """
-    if value is None or value != value:
-        return "–"
-    text = f"{100 * value:+.1f}".replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text
-
-
 def _chance(p: float) -> str:
     """Return a p-value with as many figures as mean something.
 
@@ -95,13 +89,11 @@ def _chance(p: float) -> str:
 
 
 def _remarks(found: Difference, several: bool) -> str:
-    """Return what stands beside a difference: to which of `several` runs, its p-value, and what makes it doubtful."""
+    """Return what stands beside a difference: to which of `several` runs, its p-value, and how many lack a score."""
     remarks = [f"against {found.against}"] if several else []
     if found.adjusted is not None:
-        direction = "better" if found.estimate.value > 0 else "worse"
-        remarks.append(f"p {_chance(found.adjusted)}" + (f", {direction}" if found.adjusted < 0.05 else ""))
-    if found.doubtful:
-        remarks.append(f"only {found.differing} differ, so that the interval is too narrow")
+        told = found.verdict in ("better", "worse")
+        remarks.append(f"p {_chance(found.adjusted)}" + (f", {found.verdict}" if told else ""))
     if found.left_out:
         remarks.append(f"{found.left_out:,} left out")
     return " · ".join(remarks)
@@ -122,4 +114,6 @@ def _span(seconds: float) -> str:
 def _kinds(sample: Sample) -> list[str]:
     """Return what became of a sample, as its first parser reads it; ``right`` where it has a gold answer and met it."""
     found = sorted(kinds_of(sample, next(iter(sample.answers), None)))
-    return found or (["right"] if sample.gold is not None else [])
+    if not found and sample.gold is not None:
+        found.append("right")
+    return found

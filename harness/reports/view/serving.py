@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.reports.view.folder import RunsFolder
-from harness.reports.view.guard import Guard, is_loopback, names_of
 
 
 def serve(path: Path, host: str, port: int, ready: Callable[[str, bool], None]) -> None:
@@ -22,6 +21,8 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str, bool], None]) 
         import uvicorn
 
         from harness.reports.view.app import make_app
+        from harness.reports.view.connections import Connection
+        from harness.reports.view.guard import Guard, is_loopback, names_of
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'posttrain-harness[view]'") from error
     runs = RunsFolder(path)
@@ -31,6 +32,7 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str, bool], None]) 
         app = Guard(make_app(runs), names_of(host), loopback=loopback)
         config = uvicorn.Config(
             app,
+            http=Connection,
             lifespan="off",
             ws="none",
             server_header=False,

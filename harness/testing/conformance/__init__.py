@@ -27,6 +27,6 @@ __all__ = ["Check", "Subject", "checks"]
 def checks(kind: Kind) -> Sequence[Check]:
     """Return the checks of a kind of plugin, in the order in which they say most: the first is that it loads."""
     found: list[Check] = []
-    for module in ("every", kind):
+    for module in ("all_kinds", kind):
         found += import_module(f"{__name__}.{module}").CHECKS
     return found

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 from unittest import SkipTest
 
+from harness.calls import messages_of
 from harness.datasets.ids import IdIndex
 from harness.interfaces import JudgedScorer, Parser, Scorer
 from harness.testing.conformance.check import Check, quoted, require
-from harness.testing.conformance.elsewhere import elsewhere
+from harness.testing.conformance.fresh_process import in_fresh_process
 from harness.testing.conformance.subject import Subject
 from harness.types import Example, Generation, JudgeQuestion, Sample
 
@@ -43,8 +44,8 @@ def it_says_what_it_is(subject: Subject) -> None:
     require(isinstance(benchmark.generation, Generation), f"its generation is {quoted(benchmark.generation)}")
     require(isinstance(benchmark.parsers, tuple), f"its parsers must be a tuple of names, not {benchmark.parsers!r}")
     for parser in benchmark.parsers:
-        subject.registry.get("parsers", parser)
-    subject.registry.get("scorers", benchmark.scorer)
+        subject.registry.parser(parser)
+    subject.registry.scorer(benchmark.scorer)
 
 
 def examples_are_indexed_alike_every_time(subject: Subject) -> None:
@@ -77,7 +78,7 @@ def ids_are_unique(subject: Subject) -> None:
 def another_process_gives_the_same_examples(subject: Subject) -> None:
     """Ids, instructions, gold answers and all else are the same in a process whose hashes are others."""
     here = digests(subject)
-    there = elsewhere(subject, "benchmarks.digests")
+    there = in_fresh_process(subject, "benchmarks.digests")
     require(len(here) == len(there), f"there are {len(here)} examples here and {len(there)} in a new process")
     for index, (one, other) in enumerate(zip(here, there, strict=True)):
         what = f"example {index} ({subject.all_examples[index].id!r})"
@@ -106,11 +107,17 @@ def fields_are_json(subject: Subject) -> None:
 
 
 def instructions_depend_on_the_example_alone(subject: Subject) -> None:
-    """An instruction is text, and the same for the example as it is and as it is read back from a run."""
+    """An instruction is text or messages, the same for the example as it is and as it is read back from a run."""
     ask = subject.plugin.instruction
     for _, example in _some(subject):
         asked = ask(example)
-        require(isinstance(asked, str) and asked.strip(), f"the instruction of {example.id!r} is {quoted(asked)}")
+        said = f"the instruction of {example.id!r} is {quoted(asked)}"
+        if not isinstance(asked, str):
+            try:
+                messages_of(asked)
+            except ValueError as error:
+                raise AssertionError(f"{said}, neither text nor messages: {error}") from error
+        require(not isinstance(asked, str) or asked.strip(), said)
         require(ask(_read_back(example)) == asked, f"the instruction of {example.id!r} is another the second time")
 
 
@@ -142,7 +149,7 @@ def other_answers_score_less(subject: Subject) -> None:
 
 def its_scorer_takes_its_examples(subject: Subject) -> None:
     """The scorer scores its examples or, where a judge is needed, has questions about them."""
-    scorer: Scorer = subject.registry.get("scorers", subject.plugin.scorer)
+    scorer: Scorer = subject.registry.scorer(subject.plugin.scorer)
     if not scorer.judged:
         for _, example in _some(subject):
             scorer.score(example, None)
@@ -182,7 +189,7 @@ class _Reader:
     def of(cls, subject: Subject) -> _Reader:
         """Return those of `subject`; SkipTest where a judge scores, or there is no parser or gold answer."""
         benchmark = subject.plugin
-        scorer: Scorer = subject.registry.get("scorers", benchmark.scorer)
+        scorer: Scorer = subject.registry.scorer(benchmark.scorer)
         if scorer.judged:
             raise SkipTest(f"its scorer {benchmark.scorer!r} asks a judge")
         if not benchmark.parsers:
@@ -190,7 +197,7 @@ class _Reader:
         examples = [example for _, example in _some(subject) if example.gold is not None]
         if not examples:
             raise SkipTest("its examples have no gold answers")
-        return cls(subject.registry.get("parsers", benchmark.parsers[0]), scorer, examples)
+        return cls(subject.registry.parser(benchmark.parsers[0]), scorer, examples)
 
     def value(self, example: Example, answer: str | None) -> float:
         """Return the headline score of an answer."""

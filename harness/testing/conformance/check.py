@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from harness.errors import HarnessError
-
-if TYPE_CHECKING:
-    from harness.testing.conformance.subject import Subject
+from harness.testing.conformance.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-from harness.errors import HarnessError
-from harness.interfaces import Engine, Model, StreamingModel
+from harness.interfaces import Engine, StreamingModel
 from harness.prompts import find_format
 from harness.testing.conformance.check import Check, quoted, require
 from harness.testing.conformance.subject import Subject
-from harness.types import Completion, Generation, Request
+from harness.types import SCORED, Choices, Completion, Continuation, Generation, Request
 
 _QUESTIONS = (
     "Ada has 3 apples and finds 4. How many apples does Ada have now?\nAnswer:",
@@ -28,19 +27,6 @@ _QUESTIONS = (
     "one two three four five six seven eight nine ten eleven twelve",
 )
 _TOKENS = 24
-
-
-def load(subject: Subject) -> Model:
-    """Load the subject's model, or a tiny one; SkipTest where the engine cannot run here or takes other models."""
-    engine: Engine = subject.plugin
-    if (reason := engine.available()) is not None:
-        raise SkipTest(f"it cannot run here: {reason}")
-    try:
-        return engine.load(subject.model_path)
-    except HarnessError as error:
-        if subject.model is None:
-            raise SkipTest(f"give a model that it loads (--model): {error}") from error
-        raise
 
 
 def it_says_whether_it_can_run(subject: Subject) -> None:
@@ -167,6 +153,42 @@ def logprobs_belong_to_the_tokens(subject: Subject) -> None:
             require(likely and all(value <= 1e-6 for value in likely.values()), f"log-probabilities {quoted(likely)}")
 
 
+def likelihoods_are_those_of_what_it_generates(subject: Subject) -> None:
+    """Where it says how likely texts are, each is as likely as the tokens that it generates, in any batch."""
+    _needs_generation(subject)
+    if not getattr(subject.plugin, "gives_likelihoods", False):
+        raise SkipTest("it does not say how likely texts are")
+    tokenizer, form = subject.plugin.tokenizer(subject.model_path), find_format("plain")
+    require(tokenizer is not None, "it says how likely texts are, and has no tokenizer to ask it of ids with")
+    texts = Choices({"A": "3 apples", "B": "3", "C": "none at all"})
+    asked = [
+        replace(_with(request, max_tokens=1, logprobs=3), continuations=form.continuations(question, tokenizer, texts))
+        for question, request in zip(_QUESTIONS, _requests(subject), strict=True)
+    ]
+    beside = _ask(subject, asked)
+    alone = _ask(subject, [replace(request, generated=False) for request in asked[::-1]])[::-1]
+    for request, one, other in zip(asked, beside, alone, strict=True):
+        given, said = one.continuations, f"the log-probabilities {quoted(one.continuations)}"
+        require(len(given) == 3 and all(value <= 1e-6 for value in given), f"{said} of three texts")
+        require((other.text, other.finish_reason) == ("", SCORED), f"{quoted(other.text)} is generated unasked")
+        near = all(abs(a - b) < 1e-2 for a, b in zip(given, other.continuations, strict=True))
+        require(near, f"{said} are {quoted(other.continuations)} in another batch")
+        _as_likely_as_generated(subject, request, one)
+
+
+def _as_likely_as_generated(subject: Subject, request: Request, completion: Completion) -> None:
+    """Require that a token behind the prompt is as likely as where it is generated; tokens may share a text there."""
+    tokenizer, ids = subject.plugin.tokenizer(subject.model_path), request.prompt.token_ids or ()
+    texts = {token: str(tokenizer.decode([token])) for token in range(5, 200)}
+    tokens = [token for token, text in texts.items() if "\ufffd" not in text]
+    following = tuple(Continuation("A", "", (*ids, token), len(ids)) for token in tokens)
+    [found] = _ask(subject, [replace(request, continuations=following, generated=False)])
+    likely = completion.top_logprobs[0] if completion.top_logprobs else {}
+    for token, value in zip(tokens, found.continuations, strict=True):
+        known = likely.get(texts[token], value)
+        require(abs(known - value) < 1e-2, f"token {token} has the log-probability {value}, and {known} as generated")
+
+
 def a_stream_gives_what_generate_gives(subject: Subject) -> None:
     """Where answers can be followed as they are made, the pieces joined are the text, and the end is the same."""
     _needs_generation(subject)
@@ -284,9 +306,9 @@ def _needs_generation(subject: Subject) -> None:
 
 
 def _context(subject: Subject) -> int | None:
-    from harness.engines.models import context_length
+    from harness.models import find_model
 
-    return context_length(subject.model_path) if Path(subject.model_path).is_dir() else None
+    return find_model(subject.model_path).context if Path(subject.model_path).is_dir() else None
 
 
 CHECKS = [
@@ -300,6 +322,7 @@ CHECKS = [
     Check(a_seed_gives_the_same_text_in_any_batch),
     Check(an_overlong_prompt_is_an_error_of_its_own),
     Check(logprobs_belong_to_the_tokens),
+    Check(likelihoods_are_those_of_what_it_generates),
     Check(a_stream_gives_what_generate_gives),
     Check(closing_twice_is_safe),
 ]

@@ -14,7 +14,8 @@ from unittest import SkipTest
 
 from harness.config import configure
 from harness.datasets import DataSource, HubFile
-from harness.interfaces import Model
+from harness.errors import HarnessError
+from harness.interfaces import Engine, Model
 from harness.registry import Kind, Registry
 from harness.types import Example
 
@@ -26,6 +27,7 @@ class Subject:
     Attributes:
         options: the plugin's options, as ``--set`` would give them.
         data: the data folder of a benchmark, ``--data``; without one, a benchmark that asks for files is not checked.
+            Of a format, a file of its own.
         model: what engines and trainers load; by default a tiny model that is made when it is first needed.
         phrase: how a model that does what a benchmark asks for would give the example's gold answer; by default some
             usual phrases are tried.
@@ -87,10 +89,19 @@ class Subject:
 
     @cached_property
     def loaded(self) -> Model:
-        """The model, loaded by the engine once for all checks."""
-        from harness.testing.conformance.engines import load
+        """The model, loaded by the engine once for all checks.
 
-        return load(self)
+        Raises SkipTest where the engine cannot run here, or takes other models than the tiny one.
+        """
+        engine: Engine = self.plugin
+        if (reason := engine.available()) is not None:
+            raise SkipTest(f"it cannot run here: {reason}")
+        try:
+            return engine.load(self.model_path)
+        except HarnessError as error:
+            if self.model is None:
+                raise SkipTest(f"give a model that it loads (--model): {error}") from error
+            raise
 
     def forget_loaded(self) -> None:
         """Have the next check load the model anew, as this one has been closed."""

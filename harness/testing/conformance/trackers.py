@@ -16,7 +16,7 @@ from harness.types import RunInfo
 #: What a training's recipe looks like.
 _CONFIG = {
     "model": "base/",
-    "trackers": ["this"],
+    "trackers": ["this", "that"],
     "sft": {"learning_rate": 2e-5, "data": ["a.jsonl", "b.jsonl"], "lora_rank": None, "nested": {"deep": True}},
 }
 

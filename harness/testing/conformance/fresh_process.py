@@ -10,18 +10,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.testing.conformance.subject import Subject
 
 _PROGRAM = (
     "import json, sys; given = json.load(sys.stdin); sys.path[:] = given['path'];"
-    "from harness.testing.conformance.elsewhere import answer; answer(given)"
+    "from harness.testing.conformance.fresh_process import answer; answer(**given)"
 )
 
 
-def elsewhere(subject: Subject, part: str, *, seconds: float = 300.0) -> Any:
+def in_fresh_process(subject: Subject, part: str, *, seconds: float = 300.0) -> Any:
     """Return what the function `part` (``parsers.answers``) of this package says of `subject` in a new process.
 
-    What it returns must be JSON. Raises AssertionError where the process dies or takes more than so many seconds.
+    What it returns, structs included, comes back as JSON has it. Raises AssertionError where the process dies or takes
+    more than so many seconds.
     """
     result = subject.new_folder() / "result.json"
     given = {"path": sys.path, "part": part, "result": str(result), "subject": as_json(subject)}
@@ -52,11 +55,11 @@ def as_json(subject: Subject) -> dict[str, Any]:
     }
 
 
-def answer(given: dict[str, Any]) -> None:
-    """Do what `elsewhere` asks for; runs in the new process."""
-    module, _, function = given["part"].partition(".")
-    found = getattr(import_module(f"harness.testing.conformance.{module}"), function)(Subject(**given["subject"]))
-    Path(given["result"]).write_text(json.dumps(found), encoding="utf-8")
+def answer(path: list[str], part: str, result: str, subject: dict[str, Any]) -> None:
+    """Do what `in_fresh_process` asks for; runs in the new process, whose sys.path is already `path`."""
+    module, _, function = part.partition(".")
+    found = getattr(import_module(f"harness.testing.conformance.{module}"), function)(Subject(**subject))
+    Path(result).write_text(json.dumps(msgspec.to_builtins(found)), encoding="utf-8")
 
 
 def last_line(said: bytes | None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from harness.interfaces import Tokenizer
 from harness.reports.samples import printable
 from harness.reports.summary import count_of
 from harness.reports.tables import table
-from harness.training.packing import DocumentRows, Loss, StreamRows
-from harness.training.texts import Text, Texts
-from harness.training.tokens import Tokens, permutation
+from harness.training.data.packing import DocumentRows, Loss, StreamRows
+from harness.training.data.texts import Text, Texts
+from harness.training.data.tokens import Tokens, permutation
+from harness.types import Message
 
 #: Of a longer document only the tokens around its ends and its border are shown, this many on each side.
 _MOST, _AROUND = 400, 60
@@ -45,32 +48,37 @@ class Look:
     def example(self, index: int) -> str:
         """Return one document: where it stands, its prompt and response, and its tokens with the loss mask."""
         text, length = self.texts[index], int(self.tokens.lengths[index])
-        learned = length - self._masked(index)
+        learned = int(self._learned(index).sum())
         facts = [f"{length:,} tokens, {learned:,} of them learned"]
         facts += [f"{name} {printable(str(text.fields[name]))}" for name in _GROUPS if name in text.fields]
         parts = [f"── {self.texts.place(index)} ({'; '.join(facts)})"]
-        if text.system is not None:
-            parts.append(block("system", text.system))
-        parts += [block(f"earlier, by the {message['role']}", message["content"]) for message in text.history]
-        parts += [block("prompt", text.prompt), block("response", text.response)]
+        parts += [block("tool", json.dumps(tool, ensure_ascii=False)) for tool in text.more.tools]
+        parts += [block(*part) for part in told(text.system, text.history, text.prompt, text.more.role)]
+        parts += [block(name, _shown_value(value)) for name, value in text.more.answer.items()]
+        parts += [block("response", text.response)]
         how = "green is learned" if self.colour else "learned between ⟦ and ⟧"
         parts.append(_barred(f"tokens, {how}", self._marked(index)))
         return "\n".join(parts)
 
-    def _masked(self, index: int) -> int:
-        """Return how many tokens at the start of a document have no loss; nothing comes before the first."""
-        return int(self.tokens.prompts[index]) if self.loss == "responses" else 1
+    def _learned(self, index: int) -> npt.NDArray[np.bool_]:
+        """Return of each token of a document whether it has a loss; nothing comes before the first."""
+        first, last = map(int, self.tokens.offsets[index : index + 2])
+        if self.loss == "responses":
+            return self.tokens.learned(first, last)
+        return np.arange(last - first) > 0
 
     def _marked(self, index: int) -> str:
         """Return the tokens of a document, one from the next parted, with the learned ones marked."""
-        ids, masked = self.tokens.document(index).tolist(), self._masked(index)
-        shown = _shown(len(ids), masked)
-        learned = [position for position in shown if position >= masked]
-        hidden = [position for position in shown if position < masked]
-        parts = (self._run(ids, hidden), self._run(ids, learned))
-        if self.colour:
-            return f"{_DIM}{parts[0]}{_PLAIN}{_GREEN}{parts[1]}{_PLAIN}"
-        return f"{parts[0]}⟦{parts[1]}⟧"
+        ids, mask = self.tokens.document(index).tolist(), self._learned(index)
+        shown = _shown(len(ids), [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)])
+        text = ""
+        for learned, run in groupby(shown, key=lambda position: bool(mask[position])):
+            part = self._run(ids, list(run))
+            if self.colour:
+                text += f"{_GREEN if learned else _DIM}{part}{_PLAIN}"
+            else:
+                text += f"⟦{part}⟧" if learned else part
+        return text
 
     def _run(self, ids: Sequence[int], positions: Sequence[int]) -> str:
         text, previous = "", None
@@ -83,6 +91,11 @@ class Look:
             text += f"{_UNDERLINE}{piece}{_NO_UNDERLINE}" if self.colour and number % 2 else piece
             previous = last
         return text
+
+    def parts(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield where each document stands, and the texts in it."""
+        for index, text in enumerate(self.texts):
+            yield self.texts.place(index), [text.prompt, text.response, *(each.content for each in text.history)]
 
     def summary(self, width: int) -> str:
         """Return counts, lengths, and what packing into rows of `width` tokens makes of the documents."""
@@ -100,9 +113,13 @@ class Look:
 
     def _counts(self) -> Iterator[tuple[str, str]]:
         tokens = self.tokens
-        for name, count in zip(tokens.files, tokens.counts, strict=True):
-            yield "file", f"{name}, {count:,} documents"
-        learned = len(tokens.ids) - sum(map(self._masked, range(len(tokens))))
+        for name, reading in zip(tokens.files, tokens.readings, strict=True):
+            said, *others = reading.lines(name)
+            yield "file", printable(said)
+            yield from (("", printable(line)) for line in others)
+        learned = len(tokens.ids) - len(tokens)
+        if self.loss == "responses":
+            learned = len(tokens.ids) - int(tokens.hidden(tokens.offsets[-1:])[0])
         yield "tokens", f"{len(tokens.ids):,}, of which learned {count_of(learned, len(tokens.ids))}"
 
     def _lengths(self, width: int) -> Iterator[tuple[str, str]]:
@@ -178,11 +195,24 @@ def _parts(text: Text) -> Sequence[str]:
     return (text.prompt, text.response)
 
 
-def _shown(length: int, masked: int) -> list[int]:
-    """Return the positions to show: all, or those around both ends and the border."""
+def told(system: str | None, history: Sequence[Message], prompt: str, role: str = "user") -> Iterator[tuple[str, str]]:
+    """Yield what stands before a response, part by part, each with its title."""
+    if system is not None:
+        yield "system", system
+    for message in history:
+        yield f"earlier, by the {message.role}", message.content
+        yield from ((name, _shown_value(value)) for name, value in message.more.items())
+    yield ("prompt" if role == "user" else f"by the {role}"), prompt
+
+
+def _shown_value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _shown(length: int, borders: Sequence[int]) -> list[int]:
+    """Return the positions to show: all, or those around the borders of what is learned."""
     if length <= _MOST:
         return list(range(length))
-    borders = (0, masked, length)
     near = {p for border in borders for p in range(border - _AROUND, border + _AROUND) if 0 <= p < length}
     return sorted(near)
 

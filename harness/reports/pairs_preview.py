@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.interfaces import Tokenizer
-from harness.reports.look import block, spread
+from harness.reports.data_preview import block, spread, told
 from harness.reports.samples import printable
 from harness.reports.summary import count_of
 from harness.reports.tables import table
-from harness.training.pairs import Pair, Pairs
-from harness.training.tokens import Tokens, permutation
+from harness.training.data.pairs import Pair, Pairs
+from harness.training.data.tokens import Tokens, permutation
 
 #: Columns of a terminal from which on there is room for two texts side by side.
 _WIDE = 100
@@ -24,7 +24,7 @@ _WIDE = 100
 
 @dataclass(frozen=True)
 class PairLook:
-    """What is looked at: pairs, and both sides of each as tokens (`harness.training.pairs.Sides`).
+    """What is looked at: pairs, and both sides of each as tokens (`harness.training.data.pairs.Sides`).
 
     `width` is the number of columns of the terminal, 0 where there is none; `colour` is for a terminal that has them.
     """
@@ -54,8 +54,9 @@ class PairLook:
         heads = [f"chosen, {chosen:,} tokens", f"rejected, {rejected:,} tokens"]
         place = f"── {printable(pair.place)} (prompt {prompt:,} tokens, with the prompt format's)"
         if self.width >= _WIDE:
-            return f"{place}\n{block('prompt', pair.prompt)}\n{self._beside(pair, heads)}"
-        parts = [("prompt", pair.prompt), (heads[0], pair.chosen), (heads[1], pair.rejected)]
+            asked = "\n".join(block(*part) for part in told(pair.system, pair.history, pair.prompt))
+            return f"{place}\n{asked}\n{self._beside(pair, heads)}"
+        parts = [*told(pair.system, pair.history, pair.prompt), (heads[0], pair.chosen), (heads[1], pair.rejected)]
         return "\n".join([place, *(block(*part) for part in parts)])
 
     def _beside(self, pair: Pair, heads: Sequence[str]) -> str:
@@ -80,6 +81,11 @@ class PairLook:
         console.print(grid)
         return "\n".join(f"  {line}".rstrip() for line in out.getvalue().splitlines())
 
+    def parts(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield where each pair stands, and the texts in it."""
+        for pair in self.pairs:
+            yield pair.place, [pair.prompt, pair.chosen, pair.rejected, *(each.content for each in pair.history)]
+
     def summary(self, width: int) -> str:
         """Return pairs by source, what was left out and why, and lengths beside rows of `width` tokens."""
         facts = [*self._lengths(width), *self._faults()]
@@ -102,16 +108,19 @@ class PairLook:
         return [f"{len(chosen):,}", count_of(left_out, left_out + len(chosen)), longer, means]
 
     def _left_out(self) -> Iterator[str]:
+        firsts = self.pairs.firsts
         rows = [
-            [name, reason, f"{count:,}"]
+            [name, reason, f"{count:,}", printable(firsts[reason])]
             for name, left in zip(self._names, self.pairs.left_out_by_file, strict=True)
             for reason, count in sorted(left.items(), key=lambda item: -item[1])
         ]
         if rows:
-            yield table(["source", "left out", "rows"], rows)
+            yield table(["source", "left out", "rows", "first of all"], rows)
 
     def _lengths(self, width: int) -> Iterator[tuple[str, str]]:
         chosen, rejected = self._responses
+        if unused := self.pairs.unused:
+            yield "not used", printable(", ".join(f"{name!r} ({count:,} rows)" for name, count in unused.items()))
         yield "prompt tokens", spread(self._prompts)
         yield "chosen tokens", spread(chosen)
         yield "rejected tokens", spread(rejected)

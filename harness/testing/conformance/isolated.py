@@ -15,14 +15,14 @@ from typing import Any, Literal
 from unittest import SkipTest
 
 from harness.testing.conformance import Check, Subject, checks
-from harness.testing.conformance.elsewhere import as_json
+from harness.testing.conformance.fresh_process import as_json
 
 #: A check that takes longer has failed.
 _SECONDS = 900.0
 
 _PROGRAM = (
     "import json, sys; given = json.load(sys.stdin); sys.path[:] = given['path'];"
-    "from harness.testing.conformance.apart import answer; answer(given)"
+    "from harness.testing.conformance.isolated import answer; answer(**given)"
 )
 
 
@@ -35,7 +35,7 @@ class Outcome:
     why: str = ""
 
 
-def check_apart(subject: Subject, disabled: Collection[str] = (), seconds: float = _SECONDS) -> Iterator[Outcome]:
+def run_isolated(subject: Subject, disabled: Collection[str] = (), seconds: float = _SECONDS) -> Iterator[Outcome]:
     """Yield what becomes of each check of `subject` as it ends.
 
     `disabled` are the plugins to leave out, as for `harness.registry.Registry`. A process that dies, or takes more than
@@ -57,7 +57,7 @@ def _outcomes(
     subject: Subject, wanted: Sequence[Check], disabled: Collection[str], seconds: float
 ) -> Iterator[Outcome]:
     """Yield the outcomes of the checks `wanted`, up to the first that ends the process: at least one."""
-    given = {"path": sys.path, "subject": as_json(subject), "checks": [check.name for check in wanted]}
+    given = {"path": sys.path, "subject": as_json(subject), "wanted": [check.name for check in wanted]}
     disabled = (*disabled, os.environ.get("HARNESS_DISABLE_PLUGINS", ""))
     environment = {**os.environ, "HARNESS_DISABLE_PLUGINS": ",".join(disabled)}
     process = subprocess.Popen(
@@ -94,15 +94,14 @@ def _outcomes(
         process.wait()
 
 
-def answer(given: dict[str, Any]) -> None:
-    """Do the checks asked for and write a line of JSON for each; runs in the new process."""
+def answer(path: list[str], subject: dict[str, Any], wanted: list[str]) -> None:
+    """Do the checks `wanted` and write a line of JSON for each; runs in the new process, whose sys.path is `path`."""
     lines = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what a plugin prints is not mistaken for a line
-    subject = Subject(**given["subject"])
-    wanted = set(given["checks"])
-    for check in checks(subject.kind):
+    checked = Subject(**subject)
+    for check in checks(checked.kind):
         if check.name in wanted:
-            lines.write(json.dumps(_outcome(check, subject)) + "\n")
+            lines.write(json.dumps(_outcome(check, checked)) + "\n")
             lines.flush()
 
 

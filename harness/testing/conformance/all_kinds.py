@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config import configure, options_of
 from harness.testing.conformance.check import Check, require
-from harness.testing.conformance.elsewhere import elsewhere
+from harness.testing.conformance.fresh_process import in_fresh_process
 from harness.testing.conformance.subject import Subject
 
 #: What takes seconds to import, and is to be imported inside the functions that need it.
@@ -34,7 +34,7 @@ def it_loads(subject: Subject) -> None:
 
 def importing_it_is_light(subject: Subject) -> None:
     """It imports no heavy library before it is used, so that commands start at once."""
-    found = elsewhere(subject, "every.heavy_modules")
+    found = in_fresh_process(subject, "all_kinds.heavy_modules")
     require(not found, f"importing it imports {', '.join(found)}; import these inside the functions that need them")
 
 

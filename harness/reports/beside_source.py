@@ -1,0 +1,89 @@
+"""An imported run beside what the source of its outputs read in them itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.reports.summary import count_of, percent, points
+
+if TYPE_CHECKING:
+    from harness.runs.columns import Recorded
+
+#: Of each `BesideSource`, in the order of `cells`.
+HEADS = (
+    "outputs", "the source's figure", "ours", "read differently", "ours alone is right", "the source's alone",
+    "both or none", "stating nothing, yet read by the source", "of its figure",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BesideSource:
+    """How the headline parser and the source read the same outputs.
+
+    `outputs` counts those of which the source says what it read. `theirs` and `ours` are mean scores over those that
+    both scored, None where there are none. `differing` outputs are read differently: in `we_are_right` and
+    `source_is_right` one alone is right, by the gold answer. Our parser finds nothing stated in `nothing` outputs in
+    which the source read an answer; `by_nothing` is the part of its figure that comes of these.
+    """
+
+    outputs: int
+    theirs: float | None
+    ours: float | None
+    differing: int
+    we_are_right: int
+    source_is_right: int
+    nothing: int
+    by_nothing: float | None
+
+    def cells(self) -> list[str]:
+        """Return the figures under `HEADS`."""
+        equal = self.differing - self.we_are_right - self.source_is_right
+        return [
+            f"{self.outputs:,}",
+            percent(self.theirs),
+            percent(self.ours),
+            count_of(self.differing, self.outputs),
+            f"{self.we_are_right:,}",
+            f"{self.source_is_right:,}",
+            f"{equal:,}",
+            count_of(self.nothing, self.outputs),
+            f"{points(self.by_nothing)} points" if self.by_nothing is not None else "–",
+        ]
+
+    def sentence(self) -> str:
+        """Return the same in words, on one line."""
+        said = [f"read differently {count_of(self.differing, self.outputs)}"]
+        if self.theirs is not None:
+            said.insert(0, f"the source's own figure {percent(self.theirs)}, ours {percent(self.ours)}")
+            said[1] += f": ours alone is right in {self.we_are_right:,}, the source's in {self.source_is_right:,}"
+        if self.nothing:
+            share = "" if self.by_nothing is None else f", which is {100 * self.by_nothing:.2f} points of its figure"
+            said.append(f"it read an answer in {self.nothing:,} that state nothing{share}")
+        return f"beside the source: {'; '.join(said)}"
+
+
+def beside_source(run: Recorded) -> BesideSource | None:
+    """Return how an imported run's headline parser reads beside its source; None where the source says nothing."""
+    parser = run.record.headline
+    if run.source is None or parser is None:
+        return None
+    import numpy as np
+
+    source, known = run.source, run.source.known & ~run.failed
+    mine = next((column for (reader, _), column in run.columns.items() if reader == parser), None)
+    ours = np.full(len(run), np.nan) if mine is None else mine
+    both = known & ~np.isnan(ours) & ~np.isnan(source.scores)
+    differing = source.differing[parser] & known
+    nothing = run.unparsed[parser] & known & source.answered
+    scored = int(both.sum())
+    return BesideSource(
+        outputs=int(known.sum()),
+        theirs=float(source.scores[both].mean()) if scored else None,
+        ours=float(ours[both].mean()) if scored else None,
+        differing=int(differing.sum()),
+        we_are_right=int((differing & both & (ours >= 1) & (source.scores < 1)).sum()),
+        source_is_right=int((differing & both & (ours < 1) & (source.scores >= 1)).sum()),
+        nothing=int(nothing.sum()),
+        by_nothing=float(source.scores[nothing & both].sum() / scored) if scored else None,
+    )
