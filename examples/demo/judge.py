@@ -1,4 +1,5 @@
-"""The demonstration's judge: ``python examples/demo/judge.py PORT`` serves it until it is stopped.
+"""The demonstration's judge: ``python examples/demo/judge.py PORT`` serves it until it is stopped, and
+``python examples/demo/judge.py PORT COMMAND …`` while a command runs, which finds it in OPENAI_BASE_URL.
 
 A rule in the place of a large model, behind the protocol that `vllm serve` speaks, so that a real judge takes its place
 by another --set judge.base_url. It reads the shipped judge prompts. Of two lists it prefers the one that names more
@@ -8,9 +9,12 @@ different things of the kind asked for, or says that they tie; a response is uns
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 from world import HARM_AREAS, KINDS, TREATMENTS
 
@@ -72,7 +76,20 @@ class Judge(BaseHTTPRequestHandler):
         """Say nothing of each request."""
 
 
+def serve_while(server: ThreadingHTTPServer, command: list[str]) -> int:
+    """Run a command beside the judge, and return its exit status."""
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        return subprocess.call(command, env={**os.environ, "OPENAI_BASE_URL": address})
+    finally:
+        server.shutdown()
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Judge).serve_forever()
+    with ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Judge) as served:
+        if sys.argv[2:]:
+            raise SystemExit(serve_while(served, sys.argv[2:]))
+        served.serve_forever()

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness.config import configured
 from harness.datasets import DataSource
-from harness.evaluation.plan import configured
 from harness.registry import Registry
 
 FOLDER = Path(__file__).parents[2] / "examples" / "demo"
@@ -37,7 +37,7 @@ def asked(data: Path) -> dict[str, list[str]]:
     options = tomllib.loads((FOLDER / "evaluate.toml").read_text(encoding="utf-8"))
     found = {}
     for name in options["benchmark"]:
-        benchmark: Any = configured(options, name, Registry().get("benchmarks", name))
+        benchmark: Any = configured(options, name, Registry().benchmark(name))
         found[name] = [benchmark.instruction(e) for e in benchmark.examples(DataSource(data / "data"))]
     return found
 

@@ -80,6 +80,6 @@ def test_a_model_that_always_carries_is_right_where_it_should_be(tmp_path: Path)
         return f"{work}{' '.join(str(total))}"
 
     run = evaluate("scratchpad-addition", answer, out=tmp_path, options={"scratchpad-addition": {"count": 4}})
-    assert run.results["categories"]["in distribution"]["scratchpad"]["accuracy"]["value"] == 1
-    assert run.results["categories"]["longer"]["scratchpad"]["accuracy"]["value"] == 0.5
-    assert run.results["unparsed"]["scratchpad"]["count"] == 4
+    assert run.results.categories["in distribution"]["scratchpad"]["accuracy"].value == 1
+    assert run.results.categories["longer"]["scratchpad"]["accuracy"].value == 0.5
+    assert run.results.unparsed["scratchpad"].count == 4

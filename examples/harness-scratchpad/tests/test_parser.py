@@ -45,7 +45,7 @@ def test_it_keeps_its_promises(check: Check) -> None:
 
 @pytest.mark.parametrize(("output", "answer"), OUTPUTS.items())
 def test_it_reads(output: str, answer: str | None) -> None:
-    assert Registry().get("parsers", "scratchpad").parse(output) == answer
+    assert Registry().parser("scratchpad").parse(output) == answer
 
 
 @pytest.mark.parametrize("scratchpad", [True, False])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from harness.hookspecs import hookimpl
-from harness.interfaces import Benchmark, DataSource, Run
+from harness.interfaces import BaseBenchmark, Benchmark, DataSource
 from harness.types import Example, Generation
 
 from harness_scratchpad.addition import ADDITION
@@ -19,7 +19,7 @@ IN_DISTRIBUTION, LONGER = "in distribution", "longer"
 
 
 @dataclass(frozen=True)
-class _Scratchpad:
+class _Scratchpad(BaseBenchmark):
     """A kind of problem as a benchmark; the fields of a subclass are its options.
 
     `scratchpad` says whether models are asked to show their work. There are `count` problems of each length, drawn with
@@ -72,10 +72,6 @@ class _Scratchpad:
     def instruction(self, example: Example) -> str:
         """Return the problem, and whether the work is to be shown."""
         return self.kind.instruction(example.fields["question"], self.scratchpad)
-
-    def exports(self, run: Run) -> Mapping[str, Iterable[Mapping[str, Any]]]:
-        """There is no file that another tool expects."""
-        return {}
 
 
 @dataclass(frozen=True)
