@@ -46,7 +46,7 @@ class Bench:
         )  # fmt: skip
         names = [*self.ours, *self.trl, *self.checks]
         parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-        parser.add_argument("--steps", type=int, default=7, help="the first three of them are not counted")
+        parser.add_argument("--steps", type=int, default=12, help=f"the first {WARM} of them are not counted")
         parser.add_argument("--layers", type=int, default=32)
         parser.add_argument("--gpus", type=int, default=1, help="for rows of ours")
         parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -97,6 +97,9 @@ class Bench:
             print(json.dumps({"name": name, "matmul_tflops": round(rate / 1e12), **found}), flush=True)
 
 
+#: Steps before those that count: code is compiled, and microbatches are recorded.
+WARM = 5
+
 #: Operations a second of a Hopper GPU in bf16, by its data sheet.
 PEAK = 989e12
 
@@ -114,17 +117,34 @@ def matmul_rate() -> float:
     return 50 * 2 * 8192**3 / (time.perf_counter() - began)
 
 
-def shape(layers: int) -> Any:
+#: Sizes of Llamas: SmolLM2-135M's, Llama-3.2-1B's and Llama-3-8B's.
+SIZES: dict[str, dict[str, Any]] = {
+    "135M": {
+        "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+    },
+    "1.2B": {
+        "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
+    "8B": {
+        "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def shape(layers: int | None = None, size: str = "8B") -> Any:
+    """Return the configuration of a Llama of that size, with another number of layers if one is given."""
     from transformers import LlamaConfig
 
+    sizes = SIZES[size] | ({} if layers is None else {"num_hidden_layers": layers})
     return LlamaConfig(
-        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=layers,
-        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, rms_norm_eps=1e-5,
-        bos_token_id=128_000, eos_token_id=128_001, tie_word_embeddings=False, use_cache=False,
-    )  # fmt: skip
+        **sizes, max_position_embeddings=8192, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, use_cache=False
+    )
 
 
-def random_model(layers: int, attention: str, device: str = "cuda") -> Any:
+def random_model(layers: int | None, attention: str, device: str = "cuda", size: str = "8B") -> Any:
     """Return a model of that shape with random weights in bf16."""
     from transformers import AutoModelForCausalLM
 
@@ -132,7 +152,7 @@ def random_model(layers: int, attention: str, device: str = "cuda") -> Any:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):
-        model = make(shape(layers), dtype=torch.bfloat16, attn_implementation=attention)
+        model = make(shape(layers, size), dtype=torch.bfloat16, attn_implementation=attention)
     torch.set_default_dtype(before)
     return model
 

@@ -3,8 +3,8 @@
     python perf/checkpoint.py [--layers N] [--hidden H] [--saves N] [--out FOLDER]
 
 Saves ``last/`` (weights, residuals of bf16 weights, both moments of AdamW) of a random Llama several times each way and
-prints the median of what `harness.training.checkpoint.Checkpoints.save` takes, the first save left out (it makes the
-tokenizer's files and the memory for copies), and how long the writing goes on beside the training. On a GPU if there is
+prints the median of what `Checkpoints.save` takes, the first save left out (it makes the tokenizer's files and the
+memory for copies), and how long the writing goes on beside the training. On a GPU if there is
 one, in bf16; on a CPU in fp32. ``--layers 32 --hidden 4096`` is Llama-3-8B's shape. Needs torch and transformers.
 """
 
@@ -22,7 +22,7 @@ def network(layers: int, hidden: int, options: Any, ranks: Any) -> Any:
     """Return a random Llama, ready to train."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from harness.training.network import Network, weights_dtype
+    from harness.training.model.network import Network, weights_dtype
 
     config = LlamaConfig(
         vocab_size=128_256 if hidden >= 4096 else 16_000, hidden_size=hidden, intermediate_size=7 * hidden // 2,
@@ -35,13 +35,13 @@ def network(layers: int, hidden: int, options: Any, ranks: Any) -> Any:
 
 def measure(folder: Path, model: Any, optimizer: Any, ranks: Any, tokenizer: Any, saves: int) -> tuple[float, float]:
     """Return the median seconds of a save, and of its writing beside the training."""
-    from harness.training.checkpoint import LAST, Checkpoints, Progress
+    from harness.training.checkpoint.folder import LAST, Checkpoints, TrainingProgress
 
     waits, writes = [], []
     with Checkpoints(folder, ranks, identity={}, card={}, tokenizer=tokenizer) as checkpoints:
         for step in range(saves + 1):
             began = time.perf_counter()
-            checkpoints.save(model, optimizer, Progress(step=step), [LAST])
+            checkpoints.save(model, optimizer, TrainingProgress(step=step), [LAST])
             saved = time.perf_counter()
             checkpoints.finish()
             waits.append(saved - began)
@@ -51,9 +51,9 @@ def measure(folder: Path, model: Any, optimizer: Any, ranks: Any, tokenizer: Any
 
 def main() -> None:
     """Measure both ways and print them."""
-    from harness.engines.models import load_tokenizer
+    from harness.models import find_model
     from harness.testing.tiny import make_tiny_model
-    from harness.training import background
+    from harness.training.checkpoint import background
     from harness.training.optim import AdamW
     from harness.training.options import TrainingOptions
     from harness.training.parallel import join
@@ -70,7 +70,7 @@ def main() -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{count / 1e6:,.0f}M parameters in {model.lm.dtype} on {ranks.device}")
     with tempfile.TemporaryDirectory(dir=given.out) as folder:
-        tokenizer = load_tokenizer(str(make_tiny_model(Path(folder) / "tokenizer")))
+        tokenizer = find_model(str(make_tiny_model(Path(folder) / "tokenizer"))).tokenizer
         for name, free in (("beside", background.free_memory), ("waiting", lambda: 0)):
             background.free_memory = free
             waits, writes = measure(Path(folder) / name, model, optimizer, ranks, tokenizer, given.saves)

@@ -88,8 +88,8 @@ def response_lengths(draw: np.random.Generator, count: int) -> Any:
 
 def random_pairs(count: int, share: bool = False) -> Any:
     """Return rows of so many pairs of random tokens: BOS and prompt, the same on both sides, then a response."""
-    from harness.training.pairs import Pair
-    from harness.training.tokens import Tokens
+    from harness.training.data.pairs import Pair
+    from harness.training.data.tokens import Tokens
     from harness_dpo.rows import PairRows
 
     draw = np.random.default_rng(0)
@@ -108,8 +108,8 @@ def random_pairs(count: int, share: bool = False) -> Any:
 
 def random_network(layers: int, options: Any, ranks: Any, like: Any = None) -> Any:
     """Return a network as the loop trains it, on the ranks' device, with the weights of `like` if that is given."""
-    from harness.training.attention import implementation
-    from harness.training.network import Network, prepared
+    from harness.training.model.attention import implementation
+    from harness.training.model.network import Network, prepared
 
     kind = implementation("auto", ranks.device, torch.bfloat16, True)
     model = random_model(layers, kind, str(ranks.device))
@@ -140,12 +140,12 @@ def fill_cache(network: Any, rows: Any, options: Any, ranks: Any, steps: int) ->
 def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, layers: int) -> dict[str, float]:
     """Run whole steps of the loop and return seconds a step, and what else is known of them."""
     from harness.interfaces import TrainingRun
-    from harness.training.attention import fastest_kernels
-    from harness.training.checkpoint import Progress
+    from harness.training.checkpoint.folder import TrainingProgress
     from harness.training.loop import Job, Loop, Signals, make_optimizer
+    from harness.training.model.attention import fastest_kernels
     from harness.training.parallel import join
     from harness_dpo import DPO
-    from harness_dpo.losses import dpo_loss
+    from harness_dpo.losses import LOSSES
     from harness_dpo.objective import Preference
     from harness_dpo.reference import Copy
 
@@ -158,7 +158,7 @@ def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, 
     seconds, tokens = [], []
     with fastest_kernels(ranks.device):
         network = random_network(layers, options, ranks)
-        objective = Preference(dpo_loss, options.beta, 0.0, ("random",))
+        objective = Preference(LOSSES["dpo"], ("random",))
         if reference == "cached":
             found["reference_pairs_s"] = fill_cache(network, rows, options, ranks, steps)
         else:
@@ -168,7 +168,7 @@ def run_ours(reference: str, microbatch: int, more: dict[str, Any], steps: int, 
         torch.cuda.reset_peak_memory_stats()
         job = Job(TrainingRun("", Path("."), {}), options, objective, rows, None, True, None, {}, {})
         nothing: Any = None
-        loop = Loop(job, ranks, network, make_optimizer(network, options), nothing, Progress(), Signals())
+        loop = Loop(job, ranks, network, make_optimizer(network, options), nothing, TrainingProgress(), Signals())
         for _ in range(steps):
             torch.cuda.synchronize()
             began, before = time.perf_counter(), loop.progress.tokens
@@ -245,11 +245,12 @@ def check_modes(layers: int) -> dict[str, float]:
     Model and pairs lie on disk, and all comes from the functions that the trainer calls.
     """
     from harness.interfaces import TrainingRun
-    from harness.training.attention import fastest_kernels
-    from harness.training.network import load_network
+    from harness.training.model.attention import fastest_kernels
+    from harness.training.model.network import load_network
     from harness.training.parallel import join
+    from harness.training.session import Session
     from harness_dpo import DPO
-    from harness_dpo.data import prepare
+    from harness_dpo.data import read_data
     from harness_dpo.objective import pair_logprobs
     from harness_dpo.reference import Cache, open_reference, without_adapter
 
@@ -260,11 +261,12 @@ def check_modes(layers: int) -> dict[str, float]:
         model, pairs = write_world(Path(folder), layers)
         options = DPO(data=(pairs,), prompt_format="plain", validation_pairs=PAIRS, microbatch_size=16)
         run = TrainingRun(model, Path(folder), {})
-        data = prepare(options, run)
-        cached = Cache(options, model, data, ranks).logprobs()
+        session = Session(options, run)
+        data = read_data(options, session)
+        cached = Cache(options, session.model, data, ranks).logprobs()
 
         def every(size: int, give: Callable[[Any], Any], share: bool = False) -> Any:
-            rows = prepare(replace(options, share_prompt=share, microbatch_size=size), run).training
+            rows = read_data(replace(options, share_prompt=share, microbatch_size=size), session).training
             values = np.full(cached.shape, np.nan, np.float32)
             for step in range(len(rows) // PAIRS):
                 for part in rows.microbatches(rows.step(PAIRS, options.seed, step), size, 0, 1):
@@ -275,7 +277,7 @@ def check_modes(layers: int) -> dict[str, float]:
         policy = every(16, lambda batch: pair_logprobs(network, batch))
         others = {"cached": cached, "shared prompts": every(16, lambda batch: pair_logprobs(network, batch), True)}
         for mode in ("same", *(f"cuda:{number}" for number in range(1, torch.cuda.device_count()))):
-            give: Any = open_reference(replace(options, reference=mode), run, data, ranks)
+            give: Any = open_reference(replace(options, reference=mode), session.model, data, ranks)
             others[mode] = every(16, partial(give, network))
         others["in microbatches of 8"] = every(8, lambda batch: pair_logprobs(network, batch))
         adapted = load_network(model, replace(options, lora_rank=16), ranks, packed=True)

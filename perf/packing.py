@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.training.packing import best_fit
+from harness.training.data.packing import best_fit
 
 DATA = (("instruction data", 200_000, 480, 512), ("instruction data", 200_000, 480, 2048),
         ("instruction data", 200_000, 480, 8192), ("preference data", 80_000, 180, 2048),
@@ -60,13 +60,13 @@ start = time.perf_counter()
 import torch
 imported, busy = time.perf_counter(), time.process_time()
 from pathlib import Path
-from harness.training import tokens
+from harness.training.data import tokens
 from harness.training.batch import step_rows, steps_in_epoch
-from harness.training.packing import DocumentRows
-from harness.training.texts import TextFile, Texts
+from harness.training.data.packing import DocumentRows
+from harness.training.data.texts import TextFile, Texts
 entry = Path(sys.argv[1])
 read = tokens._read(entry, Texts([TextFile(entry / "made")]))
-rows = DocumentRows(read, 2048, documents=read.draw((1.0,), 0), seed=0, loss="responses")
+rows = DocumentRows(read, 2048, seed=0, loss="responses")
 step = steps_in_epoch(len(rows), 64) // 2
 batch = rows.batch(step_rows(len(rows), 64, 0, step)[:8], 8)
 print(json.dumps([time.perf_counter() - imported, time.process_time() - busy, len(rows), imported - start]))
@@ -124,7 +124,7 @@ def trl(python: str, lengths: npt.NDArray[np.int64], width: int) -> dict[str, tu
 
 
 def write_entry(entry: Path, lengths: npt.NDArray[np.int64]) -> None:
-    """Write made-up token ids to a folder as `harness.training.tokens` keeps them."""
+    """Write made-up token ids to a folder as `harness.training.data.tokens` keeps them."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = int(offsets[-1])
     with (entry / "ids.bin").open("wb") as stream:
@@ -132,6 +132,8 @@ def write_entry(entry: Path, lengths: npt.NDArray[np.int64]) -> None:
             np.arange(start, min(start + (1 << 24), tokens), dtype=np.int32).tofile(stream)
     np.save(entry / "offsets.npy", offsets)
     np.save(entry / "prompts.npy", np.full(len(lengths), 10, np.int32))
+    np.save(entry / "gaps.npy", np.zeros((0, 2), np.int64))
+    np.save(entry / "contents.npy", np.arange(2 * len(lengths), dtype=np.uint64).reshape(-1, 2))
     facts = {"counts": [len(lengths)], "separate": 0, "empty": 0, "end": 1, "known": ["made up", tokens - 1]}
     (entry / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 

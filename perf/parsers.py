@@ -24,9 +24,12 @@ from typing import Any, Final
 from harness.parsers import (
     canonical_number,
     parse_choice,
+    parse_choices,
     parse_last_number,
+    parse_math,
     parse_number,
     parse_preference,
+    parse_short_answer,
     parse_verdict,
 )
 
@@ -61,6 +64,19 @@ PREFERENCES: Final = (
     "m", "M", "Output (a)", "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", "[[A]]", "tie",
     "Both outputs follow the instruction, but Output (b) gives more detail. Therefore, Output (b) is better.",
 )  # fmt: skip
+SEVERAL: Final = (
+    "A, C", "The correct answers are B and D.", "(A) and (C)", "**A, B**", "Answer: A, B, D",
+    "Option A is true of plants only, as is D. Options B and C are not. Therefore, the correct answers are A and D.",
+)  # fmt: skip
+SHORT: Final = (
+    "Paris", "The answer is Paris.", "The capital of France is Paris.", "**Answer:** Marie Curie",
+    "She was born in Warsaw and worked in Paris. The final answer is: Marie Curie.",
+)  # fmt: skip
+EXPRESSIONS: Final = (
+    "\\boxed{\\dfrac{1}{2}}", "The final answer is $\\left( 3, \\frac{\\pi}{2} \\right)$.", "$x = 4$",
+   "Answer: 2\\sqrt{3}",
+    "We have $x^2 = 4$, so $x = 2$ or $x = -2$. The sum of the squares is $8$. Thus the answer is \\boxed{8}.",
+)  # fmt: skip
 ADVERSARIAL: Final = (
     "9", "1,234,", "1-", "1 1/1 ", "(1", "½", "\n", "\n# Quer", "the answer is ", "best ", "A\n", "B is correct ",
     "\\boxed{",
@@ -74,6 +90,10 @@ PARSERS: Final[Mapping[str, tuple[Callable[[str], Any], Sequence[str]]]] = {
     "parse_choice with options": (lambda output: parse_choice(output, OPTIONS), CHOICES),
     "parse_number": (parse_number, NUMBERS),
     "parse_last_number": (parse_last_number, NUMBERS),
+    "parse_choices": (parse_choices, SEVERAL),
+    "parse_short_answer": (parse_short_answer, SHORT),
+    "parse_short_answer, golds": (lambda output: parse_short_answer(output, ["Paris", "Marie Curie"]), SHORT),
+    "parse_math": (parse_math, EXPRESSIONS),
     "parse_verdict": (parse_verdict, VERDICTS),
     "parse_preference": (parse_preference, PREFERENCES),
 }

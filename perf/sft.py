@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beside_trl import PEAK, Bench, clock, random_model, shape, words_tokenizer
-from harness.training.batch import Batch, Rows
+from beside_trl import PEAK, SIZES, WARM, Bench, clock, random_model, shape, words_tokenizer
+from harness.training.batch import Batch, TrainingRows
 
 STEP_TOKENS = 16_384
 WIDTH = 512
@@ -45,6 +45,8 @@ OURS: dict[str, tuple[int, str]] = {
     "ours 32 x 1 selective": (32, "selective"),
     "ours 32 x 1 full": (32, "full"),
 }
+#: name → how matrices are multiplied, at 32 x 1
+FLOAT8: dict[str, str] = {"ours 32 x 1 float8": "tensorwise", "ours 32 x 1 float8 rowwise": "rowwise"}
 #: name → (microbatch, activation checkpointing, Liger, chat-like lengths)
 TRL: dict[str, tuple[int, bool, bool, bool]] = {
     "TRL 2 x 16": (2, False, False, False),
@@ -61,16 +63,21 @@ RATIOS = [
     ("ours 16 x 2", "TRL + Liger 16 x 2", 1.0),
     ("ours 32 x 1", "TRL + Liger 16 x 2", 1.0),
     ("ours 16 x 2", "TRL 2 x 16", 1.4),
+    ("ours 32 x 1 float8", "ours 32 x 1", 1.2),
+    ("ours 32 x 1 float8", "TRL + Liger 16 x 2", 1.25),
     ("ours 32 x 1 full", "TRL + Liger 32 x 1 checkpointing", 1.05),
     ("chat packed 4 x 2", "chat padded 4 x 8", 1.8),
     ("chat packed 4 x 2", "chat padded TRL + Liger 4 x 8", 1.8),
 ]
 
 
-class RandomRows(Rows):
+class RandomRows(TrainingRows):
     """Rows of random tokens: documents of given lengths side by side in `width`, or padded to the longest."""
 
-    def __init__(self, width: int | None, documents: Sequence[Sequence[int]], isolated: bool) -> None:
+    def __init__(
+        self, width: int | None, documents: Sequence[Sequence[int]], isolated: bool, vocabulary: int = 128_000
+    ) -> None:
+        self.vocabulary = vocabulary
         self.width, self.isolated, self.documents = width, isolated, documents
         self.weights = self.tokens = np.array([sum(row) for row in documents], np.int64)
 
@@ -80,10 +87,13 @@ class RandomRows(Rows):
     def describe(self, index: int) -> str:
         return f"row {index}"
 
+    def positions(self, size: int) -> int:
+        return size * (self.width or int(self.tokens.max()))
+
     def batch(self, indices: Sequence[int], rows: int) -> Batch:
         width = self.width or -(-max(int(self.tokens[index]) for index in indices) // 128) * 128
         draw = np.random.default_rng(list(indices))
-        ids = torch.from_numpy(draw.integers(0, 128_000, (rows, width + 1)))
+        ids = torch.from_numpy(draw.integers(0, self.vocabulary, (rows, width + 1)))
         labels, positions, borders = ids[:, 1:].clone(), np.zeros((rows, width), np.int64), [0]
         for place in range(rows):
             lengths = list(self.documents[indices[place]]) if place < len(indices) else []
@@ -108,27 +118,37 @@ def chat_lengths(count: int) -> list[int]:
     return [int(length) for length in np.clip(draw.lognormal(np.log(480) - 0.18, 0.6, count), 16, 2048)]
 
 
-def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int, layers: int) -> dict[str, float]:
-    """Run whole steps of the loop and return tokens a second, and seconds of a step and of the first."""
+def run_ours(
+    rows: Any, microbatch: int, batch: int, steps: int, layers: int | None, size: str = "8B", **more: Any
+) -> dict[str, float]:
+    """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first."""
     from harness.interfaces import TrainingRun
-    from harness.training.attention import fastest_kernels, implementation
-    from harness.training.checkpoint import Progress
-    from harness.training.loop import Job, Loop, Signals, make_optimizer
-    from harness.training.network import Network, prepared
+    from harness.training.checkpoint.folder import TrainingProgress
+    from harness.training.loop import Job, Loop, Signals, make_optimizer, prepare_process
+    from harness.training.model.adapters import adapter_config, add_adapter
+    from harness.training.model.attention import fastest_kernels, implementation
+    from harness.training.model.float8 import to_float8
+    from harness.training.model.network import Network, prepared
     from harness.training.options import TrainingOptions
     from harness.training.parallel import join
     from harness_sft.trainer import nll
 
     options = TrainingOptions(
-        batch_size=batch, microbatch_size=microbatch, recompute=recompute, epochs=1000, log_every=10**6, warmup=2
+        batch_size=batch, microbatch_size=microbatch, epochs=1000, log_every=10**6, warmup=2, **more
     )
+    prepare_process()
     ranks = join("cuda")
     options = replace(options, batch_size=batch * ranks.world)
     kind = implementation("auto", ranks.device, torch.bfloat16, rows.isolated)
-    network = prepared(Network(random_model(layers, kind)), options, ranks)
+    network = Network(random_model(layers, kind, size=size))
+    if options.float8 != "none":
+        to_float8(network.lm, options)
+    if options.lora_rank:
+        add_adapter(network.lm, adapter_config(options), torch.bfloat16, seed=0)
+    network = prepared(network, options, ranks)
     job = Job(TrainingRun("", Path("."), {}), options, nll, rows, None, rows.isolated, None, {}, {})
     nothing: Any = None
-    loop = Loop(job, ranks, network, make_optimizer(network, options), nothing, Progress(), Signals())
+    loop = Loop(job, ranks, network, make_optimizer(network, options), nothing, TrainingProgress(), Signals())
     seconds, tokens = [], []
     with fastest_kernels(ranks.device):
         for _ in range(steps):
@@ -139,11 +159,19 @@ def run_ours(rows: Any, microbatch: int, batch: int, recompute: Any, steps: int,
             seconds.append(time.perf_counter() - began)
             tokens.append(loop.progress.tokens - before)
     loop.tell(0.0)
-    rates = [count / span for count, span in zip(tokens, seconds, strict=True)][3:]
-    return {"tok_s": statistics.median(rates), "seconds": statistics.median(seconds[3:]), "first": seconds[0]}
+    rates = [count / span for count, span in zip(tokens, seconds, strict=True)][WARM:]
+    return {**spread(rates), "seconds": statistics.median(seconds[WARM:]), "first": seconds[0]}
 
 
-def run_trl(microbatch: int, checkpointing: bool, liger: bool, chat: bool, steps: int, layers: int) -> dict[str, float]:
+def spread(rates: Sequence[float]) -> dict[str, float]:
+    """Return the median of tokens a second, and the least and the most."""
+    return {"tok_s": statistics.median(rates), "least": min(rates), "most": max(rates)}
+
+
+def run_trl(
+    lengths: Sequence[int], microbatch: int, batch: int, steps: int, layers: int | None, size: str = "8B",
+    *, checkpointing: bool = False, liger: bool = True, lora: int = 0,
+) -> dict[str, float]:  # fmt: skip
     """Run TRL's SFTTrainer over rows of random tokens in their order, and return tokens a second and seconds a step."""
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
@@ -155,31 +183,34 @@ def run_trl(microbatch: int, checkpointing: bool, liger: bool, chat: bool, steps
         def _get_train_sampler(self, *_: Any) -> Any:
             return SequentialSampler(self.train_dataset)
 
-    rows = STEP_TOKENS // WIDTH
-    lengths = chat_lengths(rows * steps) if chat else [WIDTH] * (rows * steps)
-    draw = np.random.default_rng(0)
-    ids = [draw.integers(0, 128_000, length).tolist() for length in lengths]
+    draw, vocabulary = np.random.default_rng(0), min(128_000, SIZES[size]["vocab_size"])
+    ids = [draw.integers(0, vocabulary, length).tolist() for length in lengths]
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=microbatch,
-        gradient_accumulation_steps=rows // microbatch,
+        gradient_accumulation_steps=batch // microbatch,
         max_steps=steps, bf16=True, learning_rate=2e-5, gradient_checkpointing=checkpointing, use_liger_kernel=liger,
         report_to=[], save_strategy="no", logging_steps=1, max_length=max(lengths), packing=False,
         optim="adamw_torch_fused",
         dataset_kwargs={"skip_prepare_dataset": True}, lr_scheduler_type="cosine", warmup_steps=1,
     )  # fmt: skip
+    adapter = {}
+    if lora:
+        from peft import LoraConfig
+
+        adapter["peft_config"] = LoraConfig(r=lora, target_modules="all-linear", lora_alpha=16, task_type="CAUSAL_LM")
     InOrder(
-        model=random_model(layers, "sdpa"), args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
-        processing_class=words_tokenizer(), callbacks=[ticking],
+        model=random_model(layers, "sdpa", size=size), args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
+        processing_class=words_tokenizer(), callbacks=[ticking], **adapter,
     ).train()  # fmt: skip
-    spans = [after - before for before, after in pairwise(times[1:])]
-    counts = np.array(lengths).reshape(steps, rows).sum(axis=1)[2:]
+    spans = [after - before for before, after in pairwise(times)][WARM - 1 :]
+    counts = np.array(lengths).reshape(steps, batch).sum(axis=1)[WARM:]
     rates = [int(count) / span for count, span in zip(counts, spans, strict=True)]
-    return {"tok_s": statistics.median(rates), "seconds": statistics.median(spans)}
+    return {**spread(rates), "seconds": statistics.median(spans)}
 
 
 def check_loss() -> dict[str, float]:
     """Hold the chunked loss against fp32 full logits, and measure what it takes beside its inputs at 16k tokens."""
-    from harness.training.logprobs import selected_logprobs, summed_nll
+    from harness.training.model.logprobs import selected_logprobs, summed_nll
 
     torch.manual_seed(0)
     hidden = torch.randn(STEP_TOKENS, 4096, device="cuda").bfloat16().requires_grad_()
@@ -216,20 +247,23 @@ def check_loss() -> dict[str, float]:
 
 def work(name: str, steps: int, layers: int) -> dict[str, float]:
     """Return what the measurement called `name` finds."""
-    from harness.training.memory import Shape
+    from harness.training.model.memory import Shape
 
     if name == "loss":
         return check_loss()
+    rows, batch = RandomRows(WIDTH, [[WIDTH]] * 4096, isolated=False), STEP_TOKENS // WIDTH
     if name in TRL:
         microbatch, checkpointing, liger, chat = TRL[name]
-        found = run_trl(microbatch, checkpointing, liger, chat, steps, layers)
+        lengths = chat_lengths(batch * steps) if chat else [WIDTH] * (batch * steps)
+        found = run_trl(lengths, microbatch, batch, steps, layers, checkpointing=checkpointing, liger=liger)
     elif name in OURS:
         microbatch, recompute = OURS[name]
-        rows = RandomRows(WIDTH, [[WIDTH]] * 4096, isolated=False)
-        found = run_ours(rows, microbatch, STEP_TOKENS // WIDTH, recompute, steps, layers)
+        found = run_ours(rows, microbatch, batch, steps, layers, recompute=recompute)
+    elif name in FLOAT8:
+        found = run_ours(rows, batch, batch, steps, layers, float8=FLOAT8[name])
     else:
         packed, batch = CHAT[name]
-        found = run_ours(chat_rows(packed), 4, batch, "none", steps, layers)
+        found = run_ours(chat_rows(packed), 4, batch, steps, layers)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     length = 480 if name.startswith("chat") else WIDTH
     flops = Shape.of(shape(layers)).flops(found["tok_s"], found["tok_s"] * length)
@@ -238,7 +272,7 @@ def work(name: str, steps: int, layers: int) -> dict[str, float]:
 
 def chat_rows(packed: bool) -> RandomRows:
     """Return chat-like documents: packed at 2,048 tokens a row by the project's own best fit, or one a row."""
-    from harness.training.packing import best_fit
+    from harness.training.data.packing import best_fit
 
     lengths = chat_lengths(4000)
     if not packed:
@@ -252,5 +286,5 @@ def chat_rows(packed: bool) -> RandomRows:
 
 
 if __name__ == "__main__":
-    rates = Bench([*OURS, *CHAT], TRL, CHECKS, "tok_s", RATIOS, work)
+    rates = Bench([*OURS, *FLOAT8, *CHAT], TRL, CHECKS, "tok_s", RATIOS, work)
     rates.main(__doc__)

@@ -2,8 +2,8 @@
 
     python perf/startup.py [--repetitions N]
 
-Prints the median wall time of `harness --help` and `harness plugins`, and their ratios to `python -c "import click"`,
-run by the same interpreter in turn, so that whatever else the machine does falls on all of them alike.
+Prints the median wall time of the commands that one gives first, and their ratios to `python -c "import click"`, run by
+the same interpreter in turn, so that whatever else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-TARGET = 3.0
+#: What each command may take, in times the base.
+TARGETS = {"--help": 3.0, "plugins": 3.0, "runs": 3.0, "doctor": 6.0}
 BASE = 'python -c "import click"'
 
 
@@ -33,11 +34,8 @@ def main() -> int:
     arguments.add_argument("--repetitions", type=int, default=20, metavar="N", help="runs of each command [20]")
     repetitions = arguments.parse_args().repetitions
     script = Path(sys.executable).with_name("harness")
-    commands = {
-        BASE: [sys.executable, "-c", "import click"],
-        "harness --help": [str(script), "--help"],
-        "harness plugins": [str(script), "plugins"],
-    }
+    commands = {BASE: [sys.executable, "-c", "import click"]}
+    commands |= {f"harness {word}": [str(script), word] for word in TARGETS}
     times: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as folder:
         # An installed package has its bytecode beside it; a checkout may not, so each run finds it here.
@@ -54,8 +52,9 @@ def main() -> int:
     for name, values in times.items():
         median, fastest = statistics.median(values) * 1000, min(values) * 1000
         print(f"{name:<26}{median:>6.0f} ms{fastest:>6.0f} ms{ratios[name]:>7.2f}")
-    reached = all(ratio <= TARGET for ratio in ratios.values())
-    print(f"target: at most {TARGET:g} times the import of click: {'reached' if reached else 'MISSED'}")
+    reached = all(ratios[f"harness {word}"] <= target for word, target in TARGETS.items())
+    told = ", ".join(f"{word} {target:g}" for word, target in TARGETS.items())
+    print(f"targets, in times the import of click: {told}: {'reached' if reached else 'MISSED'}")
     return 0 if reached else 1
 
 

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.engines.models import load_tokenizer
 from harness.engines.transformers import TransformersEngine
+from harness.models import find_model
 from harness.testing.tiny import make_tiny_model
 from harness.types import Generation, Prompt, Request
 
@@ -96,7 +96,7 @@ class Ours:
     def __init__(self, model: str, prompts: Sequence[str], max_tokens: int, device: str) -> None:
         engine = TransformersEngine(device=device)
         self.model = engine.load(model)
-        tokenizer: Any = load_tokenizer(model)
+        tokenizer: Any = find_model(model).tokenizer
         generation = Generation(max_tokens=max_tokens, stop=STOP)
         self.ids = [tuple(tokenizer.encode(text)) for text in prompts]
         self.requests = [

@@ -20,13 +20,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from harness.engines.vllm import VllmEngine
 from harness.evaluation.options import run_options
 from harness.evaluation.plan import Plan, make_plans
-from harness.evaluation.runner import LoadOnce, run
+from harness.evaluation.runner import run
 from harness.interfaces import Model
 from harness.registry import Registry
 from harness.testing.tiny import make_tiny_model, word_problems
@@ -77,8 +78,9 @@ class Bare:
     """`vllm.LLM` in a process and session of its own, as the engine's replicas are: neither is in the other's way."""
 
     def __init__(self, plan: Plan, requests: list[Request]) -> None:
-        assert isinstance(plan.engine, VllmEngine)
-        setup = plan.engine.setup(plan.options.model)
+        engine = plan.respondent.engine
+        assert isinstance(engine, VllmEngine)
+        setup = engine.setup(plan.respondent.model)
         prompts = [request.prompt.text for request in requests]
         expected = [list(request.prompt.token_ids or ()) for request in requests]
         sampling = {
@@ -89,7 +91,7 @@ class Bare:
         }
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        environment = plan.engine.environments()[0]
+        environment = engine.environments()[0]
         self._process = context.Process(
             target=serve_bare, args=(theirs, setup.arguments, environment, prompts, expected, sampling)
         )
@@ -138,12 +140,12 @@ def engine(model: Model, requests: list[Request]) -> Callable[[], int]:
     return generate
 
 
-def harness(plan: Plan, models: LoadOnce) -> Callable[[], int]:
+def harness(plan: Plan) -> Callable[[], int]:
     """Return a function that does the whole run in a new folder and counts the tokens."""
 
     def generate() -> int:
-        outcome = run(plan, models, fresh=True)
-        return int(outcome.timing["sessions"][-1]["completion_tokens"])
+        outcome = run(plan, fresh=True)
+        return outcome.timing.sessions[-1].completion_tokens
 
     return generate
 
@@ -181,17 +183,18 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model (enforce_eager=false)")
     arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as `harness run` has it; bare vLLM has what it takes by itself
-    with tempfile.TemporaryDirectory() as name, LoadOnce() as models:
-        plan = make_plan(arguments, Path(name))
+    with ExitStack() as stack:
+        plan = make_plan(arguments, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        stack.enter_context(plan.respondent)
         requests = [plan.request(index)[1] for index in plan.selection]
         lengths = sorted(len(request.prompt.token_ids or ()) for request in requests)
         print(f"{len(requests)} prompts of {lengths[0]} to {lengths[-1]} tokens, median {lengths[len(lengths) // 2]}")
-        model = models.get(plan.engine, plan.options.model)
+        model = plan.respondent.loaded()
         bare = Bare(plan, requests)
         ways: dict[str, Callable[[], int]] = {
             "bare LLM.generate": bare,
             "engine.generate": engine(model, requests),
-            "harness run": harness(plan, models),
+            "harness run": harness(plan),
         }
         try:
             measure(ways, arguments.repetitions)

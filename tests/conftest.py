@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 pytest_plugins = ["harness.testing.fixtures"]
 
 
+# Beside each other, workers share the cores: what waits for a thread of another is slower than one thread. torch reads
+# this when it is first imported, and so do the commands that the tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it for its workers; what a command prints goes by it
+
 # A shell starts what runs in the background with Ctrl-C ignored, and what that starts would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

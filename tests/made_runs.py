@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.judging import judge_run, make_judge, planned_scorer
 from harness.evaluation.plan import RunOptions, make_plans
-from harness.evaluation.runner import LoadOnce, run
+from harness.evaluation.runner import run
+from harness.judging.judging import judge_run, make_judge, planned_scorer
 from harness.registry import Registry
 from harness.testing.tiny import word_problems
 from harness_mmlu.subjects import CATEGORY_OF
@@ -111,13 +111,13 @@ class MadeRuns:
         )
         registry = Registry()
         [plan] = make_plans(asked, registry)
-        with LoadOnce() as models:
-            folder = run(plan, models, fresh=True).folder
+        with plan.respondent:
+            folder = run(plan, fresh=True).run
         if asked.judge_model is not None:
             scorer = planned_scorer(plan)
             assert scorer is not None
-            with LoadOnce() as models:
-                judge_run(folder, scorer, make_judge(asked, registry), models)
+            with make_judge(asked, registry) as judge:
+                judge_run(folder, scorer, judge)
         folder.write("timing.json", TIMING)
         return folder.path
 

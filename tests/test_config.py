@@ -35,6 +35,7 @@ def test_nested_options_replace_single_fields() -> None:
     [
         ({"shot": 3}, "quiz has no option 'shot'; did you mean 'shots'?"),
         ({"shot": 3, "splt": "x"}, "quiz has no option 'shot'.*; quiz has no option 'splt'"),
+        ({"max_tokens": 5}, "quiz has no option 'max_tokens'; did you mean 'generation.max_tokens'?"),
         ({"generation": {"max_token": 5}}, "quiz.generation has no option 'max_token'; did you mean 'max_tokens'?"),
         ({"generation": 5}, "quiz.generation is a table of options, not 5"),
         ({"shots": "many"}, "quiz.shots: .*integer.*, not 'many'"),

@@ -24,13 +24,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
 
 #: Heading → the interfaces whose members stand under it, each as a point of a list.
 SECTIONS: dict[str, tuple[type, ...]] = {
-    "Benchmark": (interfaces.Benchmark, interfaces.DataSource, interfaces.Run),
-    "Parser": (interfaces.Parser,),
+    "Benchmark": (interfaces.Benchmark, interfaces.ChoiceBenchmark, interfaces.DataSource, interfaces.Run),
+    "Parser": (interfaces.Parser, interfaces.LikelihoodParser),
     "Scorer": (interfaces.Scorer,),
     "A scorer that asks a judge": (interfaces.JudgedScorer,),
-    "Engine": (interfaces.Engine, interfaces.Model, interfaces.StreamingModel),
+    "Engine": (interfaces.Engine, interfaces.Model, interfaces.StreamingModel, interfaces.LikelihoodEngine),
     "Trainer": (interfaces.Trainer,),
     "Tracker": (interfaces.Tracker, interfaces.TrackerRun),
+    "Format": (interfaces.Format,),
 }
 
 #: The names of the examples that are those of `harness plugins --new`, by kind.
@@ -41,6 +42,7 @@ EXAMPLES: dict[Kind, str] = {
     "engines": "parrot",
     "trainers": "focal",
     "trackers": "lines",
+    "formats": "tabbed",
 }
 
 
@@ -90,7 +92,7 @@ def test_examples_are_what_new_writes(kind: Kind) -> None:
     assert example == plugin_files(name, kind[:-1])[f"harness_{name}.py"]
 
 
-@pytest.mark.parametrize("kind", ["benchmarks", "parsers", "scorers", "engines", "trackers"])
+@pytest.mark.parametrize("kind", ["benchmarks", "parsers", "scorers", "engines", "trackers", "formats"])
 def test_examples_keep_their_promises(fake_distribution: FakeDistribution, tmp_path: Path, kind: Kind) -> None:
     """A trainer's is rehearsed with the plugin that `--new` writes, in tests/testing/test_new.py."""
     name = EXAMPLES[kind]
@@ -99,8 +101,11 @@ def test_examples_keep_their_promises(fake_distribution: FakeDistribution, tmp_p
     (tmp_path / "counting").mkdir()
     data = plugin_files("counting", "benchmark")["data/counting/test.jsonl"]
     (tmp_path / "counting" / "test.jsonl").write_text(data, encoding="utf-8")
+    if kind == "formats":
+        own = tmp_path / f"outputs.{name}"
+        own.write_text(plugin_files(name, "format")[f"data/outputs.{name}"], encoding="utf-8")
     outputs = ("<answer>Paris</answer>", "No. <answer>Rome</answer>")
-    subject = Subject(kind, name, data=tmp_path, model="any", outputs=outputs)
+    subject = Subject(kind, name, data=own if kind == "formats" else tmp_path, model="any", outputs=outputs)
     assert skipped(subject) == NOT_ASKED_OF.get(kind, [])
 
 
@@ -110,6 +115,7 @@ NOT_ASKED_OF: dict[Kind, list[str]] = {
     "engines": [
         "an overlong prompt is an error of its own",
         "logprobs belong to the tokens",
+        "likelihoods are those of what it generates",
         "a stream gives what generate gives",
     ],
 }

@@ -7,11 +7,13 @@ import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.engines.transformers import TransformersEngine
 from harness.errors import ConfigError, PluginError
-from harness.registry import KINDS, Registry
+from harness.registry import DISTRIBUTION, IN_MEMORY, KINDS, Registry
 from harness.testing.distributions import write_distribution
 
 GOOD = """
@@ -75,7 +77,7 @@ def status(registry: Registry, name: str) -> list[str]:
 def test_a_third_partys_parser_is_found_and_loaded(install: Install) -> None:
     install(GOOD)
     registry = Registry()
-    assert registry.get("parsers", "shout").parse("a") == "A"
+    assert registry.parser("shout").parse("a") == "A"
     source = registry.source("parsers", "shout")
     assert (source.distribution, source.version) == ("harness-shout", "2.3")
     assert status(registry, "shout") == ["ok"]
@@ -87,7 +89,7 @@ def test_a_broken_plugin_is_one_line_when_asked_for_and_nothing_to_others(instal
     install(source)
     registry = Registry()
     with pytest.raises(PluginError) as caught:
-        registry.get("parsers", "shout")
+        registry.parser("shout")
     message = str(caught.value)
     assert message.startswith("parser 'shout' from harness-shout 2.3 failed to load: ")
     assert reason in message
@@ -95,7 +97,7 @@ def test_a_broken_plugin_is_one_line_when_asked_for_and_nothing_to_others(instal
     [shown] = status(registry, "shout")
     assert shown.startswith("broken: ")
     assert reason in shown
-    assert registry.get("parsers", "final-number").parse("#### 18") == "18"
+    assert registry.parser("final-number").parse("#### 18") == "18"
 
 
 def test_a_plugin_that_kills_the_process_does_not_kill_the_list(install: Install) -> None:
@@ -112,15 +114,15 @@ def test_two_distributions_with_one_name_are_a_conflict_until_one_is_left_out(in
     install(GOOD.replace("upper", "lower"), "harness-murmur")
     registry = Registry()
     with pytest.raises(PluginError, match=r"claimed by harness-murmur 2\.3 and harness-shout 2\.3"):
-        registry.get("parsers", "shout")
+        registry.parser("shout")
     assert all(shown.startswith("conflict: ") for shown in status(registry, "shout"))
-    assert Registry(["harness-murmur"]).get("parsers", "shout").parse("aB") == "AB"
+    assert Registry(["harness-murmur"]).parser("shout").parse("aB") == "AB"
 
 
 def test_a_third_party_cannot_replace_a_shipped_plugin_unseen(install: Install) -> None:
     install(GOOD.replace('"shout"', '"final-number"'), name="final-number")
     with pytest.raises(PluginError, match="conflict: claimed by harness-shout 2.3 and posttrain-harness"):
-        Registry().get("parsers", "final-number")
+        Registry().parser("final-number")
 
 
 @pytest.mark.parametrize("name", ["shout", "parsers:shout", "harness-shout"])
@@ -133,12 +135,12 @@ def test_a_plugin_can_be_disabled_by_flag_and_environment(
     registry = Registry()
     assert status(registry, "shout") == ["disabled"]
     with pytest.raises(PluginError, match="benchmark 'gsm8k' from posttrain-harness .* cannot be used: disabled"):
-        registry.get("benchmarks", "gsm8k")
+        registry.benchmark("gsm8k")
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
     with pytest.raises(PluginError, match="unknown benchmark 'gsm8'; did you mean 'gsm8k'?"):
-        Registry().get("benchmarks", "gsm8")
+        Registry().benchmark("gsm8")
     with pytest.raises(ConfigError, match="cannot disable 'gsm9k'.*did you mean 'gsm8k'"):
         Registry(["gsm9k"])
 
@@ -182,3 +184,43 @@ def test_starting_loads_nothing_heavy_and_no_plugin(words: list[str]) -> None:
     }
     assert "click" in loaded
     assert not loaded & heavy
+
+
+class Shout:
+    """A parser of this process."""
+
+    def __init__(self, name: object, version: str | None = None) -> None:
+        self.name = name
+        if version is not None:
+            self.version = version
+
+    def parse(self, output: str, example: object = None) -> str | None:
+        return output.upper()
+
+
+def test_an_object_is_recorded_by_its_own_version_or_what_it_does() -> None:
+    registry = Registry()
+    for parser in (Shout("a"), Shout("b"), Shout("c", version="3")):
+        registry.add("parsers", parser)
+    found = {name: registry.source("parsers", name) for name in "abc"}
+    assert {source.distribution for source in found.values()} == {IN_MEMORY}
+    assert len(found["a"].version) == 12 and found["a"].version != found["b"].version
+    assert found["c"].version == "3"
+    with pytest.raises(PluginError, match="Shout is no Parser: it has no name"):
+        registry.add("parsers", Shout(None))
+
+
+def test_an_object_takes_the_place_of_an_installed_plugin() -> None:
+    registry = Registry()
+    own: Any = Shout("last-number")
+    registry.add("parsers", own)
+    assert registry.parser("last-number") is own
+    assert registry.source("parsers", "last-number").distribution == IN_MEMORY
+    again: Any = Shout("last-number", version="2")
+    registry.add("parsers", again)
+    assert registry.parser("last-number") is again
+    assert [each.version for each in registry.plugins("parsers") if each.name == "last-number"] == ["2"]
+    engine = TransformersEngine(dtype="bfloat16")
+    registry.add("engines", engine)
+    assert registry.engine("transformers") is engine
+    assert registry.source("engines", "transformers").distribution == DISTRIBUTION

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from harness.parsers import parse_choice, parse_last_number
-from harness.training.packing import PackedDataset, iterate_batches
+from harness.training.data.packing import PackedDataset, iterate_batches
 from harness_dpo import per_instance_dpo_loss
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from harness.engines.models import load_tokenizer
+from harness.models import find_model
 from harness.testing.tiny import make_tiny_model
 from tests.cs336.adapters import get_packed_sft_dataset, run_iterate_batches
 
 
 def test_packed_rows_and_their_batches(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(str(make_tiny_model(tmp_path / "model")))
+    tokenizer = find_model(str(make_tiny_model(tmp_path / "model"))).tokenizer
     path = tmp_path / "texts.jsonl"
     pairs = [{"prompt": f"Count to {n}.", "response": " ".join(map(str, range(n)))} for n in range(3, 20)]
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")

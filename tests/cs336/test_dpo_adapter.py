@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from harness.engines.models import load_tokenizer
+from harness.models import find_model
 from harness.testing.tiny import make_tiny_model
 from tests.cs336.adapters import compute_per_instance_dpo_loss
 
 
 def test_the_loss_of_one_pair(tmp_path: Path) -> None:
     """Two tiny GPT-2s that were saved and loaded, the loss against one computed from whole sequences."""
-    tokenizer: Any = load_tokenizer(str(make_tiny_model(tmp_path / "tokenizer", bos=False)))
+    tokenizer: Any = find_model(str(make_tiny_model(tmp_path / "tokenizer", bos=False))).tokenizer
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)

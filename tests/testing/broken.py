@@ -177,7 +177,33 @@ BREAKS: dict[Kind, tuple[Break, ...]] = {
         Break("its scorer takes its examples", 'gold=row["answer"]', "gold=None", "has no gold answer"),
         Break("gold answers score one", 'gold=row["answer"]', 'gold=row["answer"] + " legs"', "reads '16' in"),
         Break("other answers score less", '[str] = "exact"', '[str] = "odd"', "no answer gets the full score"),
-        Break("exports are json", "return {}", 'return {"out.csv": []}', "called 'out.csv'"),
+        Break(
+            "exports are json",
+            "    def instruction",
+            '    def exports(self, run):\n        return {"out.csv": []}\n\n    def instruction',
+            "called 'out.csv'",
+        ),
+    ),
+    "formats": (
+        Break(
+            "any beginning can be looked at",
+            "return start.startswith(_FIRST)",
+            "return start or None",
+            "not True or False",
+        ),
+        Break("a file of its own is recognised", "start.startswith(_FIRST)", "not start", "it does not recognise"),
+        Break(
+            "outputs are the same each time",
+            "yield RecordedOutput(place, output,",
+            "import random\n                yield RecordedOutput(place, str(random.random()),",
+            "a second time gives others",
+        ),
+        Break(
+            "a damaged file is refused",
+            'raise DataError(f"{place}: no tab between an id and an output")',
+            "continue",
+            "is read as if it were whole",
+        ),
     ),
     "parsers": (
         Break("it reads any text", "before, end", "output.encode()\n        before, end", "raises UnicodeEncodeError"),
@@ -185,7 +211,7 @@ BREAKS: dict[Kind, tuple[Break, ...]] = {
             "the same output gives the same answer",
             "before, end",
             "return str(hash(output))\n        before, end",
-            "elsewhere",
+            "in a new process",
         ),
         Break("answers are canonical", "before, end", "return output[1:] or None\n        before, end", "itself gives"),
         Break(
@@ -214,8 +240,8 @@ BREAKS: dict[Kind, tuple[Break, ...]] = {
     "engines": (
         Break(
             "it says whether it can run",
-            "return None\n\n    def tokenizer",
-            'return ""\n\n    def tokenizer',
+            "    def identity",
+            '    def available(self):\n        return ""\n\n    def identity',
             "not None or one line",
         ),
         Break("its identity is json", '"model": model', '"model": {model}', "it raises TypeError"),
@@ -254,6 +280,13 @@ BREAKS: dict[Kind, tuple[Break, ...]] = {
             "log-probabilities {'a': 0.5}",
         ),
         Break(
+            "likelihoods are those of what it generates",
+            _GENERATE,
+            _REPLACED.format("continuations=tuple(value - 1 for value in one.continuations)"),
+            "and -[0-9.]+ as generated",
+            ENGINE,
+        ),
+        Break(
             "a stream gives what generate gives",
             "yield completion.text",
             "yield completion.text[1:]",
@@ -263,7 +296,12 @@ BREAKS: dict[Kind, tuple[Break, ...]] = {
         Break("closing twice is safe", '"""Free what the model holds: nothing here."""', "del self._words", "_words"),
     ),
     "trackers": (
-        Break("it says whether it can be used", "return None", 'return ""', "not None or one line"),
+        Break(
+            "it says whether it can be used",
+            "    def start",
+            '    def available(self):\n        return ""\n\n    def start',
+            "not None or one line",
+        ),
         Break("a run is followed", "self._file.flush()", "self._file.flush(1)", "raises TypeError"),
         Break(
             "a run without options or numbers is followed",

@@ -11,7 +11,7 @@ SUBJECTS = ("anatomy", "virology")
 
 
 def write_data(folder: Path) -> Path:
-    """Write a data folder for all four benchmarks; MMLU has the subjects `SUBJECTS` alone."""
+    """Write a data folder for all five benchmarks; MMLU has the subjects `SUBJECTS` alone."""
     _json_lines(
         folder / "gsm8k" / "test.jsonl",
         [
@@ -28,6 +28,19 @@ def write_data(folder: Path) -> Path:
                     (f"Which is number {n}, in {subject}?", "one", "two", "three", "four", "ABCD"[n]) for n in range(4)
                 )
                 csv.writer(file).writerows(rows)
+    _json_lines(
+        folder / "mmlu-pro" / "test.jsonl",
+        [
+            {
+                "question_id": n,
+                "question": f"Which of these is {n} more than one?",
+                "options": [f"{n + 1 + k} things" for k in range(3 + n)],
+                "answer": "A",
+                "category": ("math", "law")[n % 2],
+            }
+            for n in range(8)
+        ],
+    )
     asked = [f"Say something about the number {n}." for n in range(6)]
     _json_lines(
         folder / "alpaca_eval" / "alpaca_eval.jsonl",

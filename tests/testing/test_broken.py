@@ -33,6 +33,9 @@ def install(fake_distribution: FakeDistribution, tmp_path: Path, request: pytest
             given["data"] = tmp_path / "data"
             (tmp_path / "data" / "odd").mkdir(parents=True)
             (tmp_path / "data/odd/test.jsonl").write_text(plugin_files("odd", "benchmark")["data/odd/test.jsonl"])
+        elif kind == "formats":
+            given["data"] = tmp_path / "outputs.odd"
+            given["data"].write_text(plugin_files("odd", "format")["data/outputs.odd"])
         elif kind == "engines":
             given["model"] = request.getfixturevalue("tiny_model") if "class Model" in source else "any"
         elif "class Polite" in source:

@@ -49,6 +49,7 @@ def test_fakes_keep_the_promises_of_their_kinds(fake_distribution: FakeDistribut
     assert skipped(Subject("engines", "fake", model="any")) == [
         "an overlong prompt is an error of its own",
         "logprobs belong to the tokens",
+        "likelihoods are those of what it generates",
         "a stream gives what generate gives",
     ]
     assert skipped(Subject("trackers", "recording")) == []
@@ -79,18 +80,19 @@ def test_a_script_is_followed_to_its_end() -> None:
 
 def test_an_installed_benchmark_is_evaluated(data: Path, tmp_path: Path) -> None:
     run = evaluate("gsm8k", lambda asked: "The answer is 14.", data=data, out=tmp_path)
-    assert run.results["n"] == len(run.samples) == 23
-    assert run.results["metrics"]["final-number"]["accuracy"]["value"] == pytest.approx(1 / 23)
-    assert run.samples[0].prompt == "What is 7 + 7?\nAnswer:"
-    assert run.folder.is_relative_to(tmp_path) and (run.folder / "results.json").exists()
+    samples = list(run.samples())
+    assert run.results.n == len(samples) == 23
+    assert run.results.metrics["final-number"]["accuracy"].value == pytest.approx(1 / 23)
+    assert samples[0].prompt == "What is 7 + 7?\nAnswer:"
+    assert run.path.is_relative_to(tmp_path) and run.finished
     short = evaluate("gsm8k", lambda asked: "", data=data, out=tmp_path, limit=3, options={"gsm8k": {"split": "test"}})
-    assert short.results["n"] == 3
+    assert short.results.n == 3
 
 
 def test_a_judge_follows_a_script(data: Path, tmp_path: Path) -> None:
     judge = scripted("safe", "unsafe", "who knows", "safe", "safe", "safe")
     run = evaluate("simple_safety_tests", lambda asked: "No.", data=data, out=tmp_path, judge=judge)
-    assert run.results["metrics"]["judge"]["safe"]["value"] == pytest.approx(4 / 6)
+    assert run.results.metrics["judge"]["safe"].value == pytest.approx(4 / 6)
 
 
 def test_a_benchmark_that_is_not_installed_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +104,14 @@ def test_a_benchmark_that_is_not_installed_is_evaluated(tmp_path: Path, monkeypa
 
     monkeypatch.delitem(sys.modules, "harness_own_sums")
     run = evaluate(OwnSumsBenchmark(), lambda asked: "The answer is 9.", data=tmp_path / "data", out=tmp_path / "runs")
-    assert run.results["metrics"]["final-number"]["accuracy"]["value"] == 0.25
+    assert run.results.metrics["final-number"]["accuracy"].value == 0.25
 
 
 def test_an_object_can_be_added_to_a_registry() -> None:
     registry = Registry()
     engine = FakeEngine(lambda asked: "")
     registry.add("engines", engine)
-    assert registry.get("engines", "fake") is engine
+    assert registry.engine("fake") is engine
     assert registry.source("engines", "fake").distribution == IN_MEMORY
     [listed] = [plugin for plugin in registry.plugins(check=True) if plugin.name == "fake"]
     assert listed.status == "ok"
@@ -129,5 +131,5 @@ def test_a_tracker_keeps_what_it_is_told() -> None:
 
 def test_a_fake_distribution_goes_with_the_test(fake_distribution: FakeDistribution, tiny_model: Path) -> None:
     fake_distribution("harness-fakes", entry_points={"harness.engines": {"fake": "fakes"}}, modules={"fakes": FAKES})
-    assert Registry().get("engines", "fake").load("any")
+    assert Registry().engine("fake").load("any")
     assert (tiny_model / "model.safetensors").is_file()

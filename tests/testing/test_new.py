@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from harness.registry import KINDS
 from harness.testing.distributions import write_distribution
 from harness.testing.new import plugin_files
 from tests.conftest import Command
+from tests.processes import start
 
 ALL = [kind[:-1] for kind in KINDS]
 
@@ -38,10 +38,12 @@ def test_the_tests_of_all_kinds_pass(harness: Command, tmp_path: Path) -> None:
         assert {str(path.relative_to(tmp_path)) for path in root.rglob("*") if path.is_file()} == {
             f"{root.name}/{path}" for path in plugin_files(f"my-{kind}", kind)
         }
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(installed), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "--import-mode=importlib"]
+    words = ["-q", "-p", "no:cacheprovider", "-W", "error"]
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # the process has imported what pytest would rewrite
+    words += ["--import-mode=importlib", f"--rootdir={tmp_path}"]
     folders = [str(tmp_path / f"harness-my-{kind}" / "tests") for kind in ALL]
-    tested = subprocess.run([*words, *folders], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    script = f"import sys, pytest; sys.path[:0] = {installed!r}; sys.exit(pytest.main(sys.argv[1:]))"
+    tested = start([*words, *folders], tmp_path / "said", script=script).ended()
     assert tested.returncode == 0, tested.stdout
     assert " passed" in tested.stdout
 

@@ -11,6 +11,7 @@ import pytest
 
 from harness.engines.vllm import VllmEngine
 from harness.interfaces import Model
+from harness.models import find_model
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.types import Completion, FinishReason, Generation, Prompt, Request
 
@@ -25,9 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("vllm") is None:
         for item in items:
             if HERE in item.path.parents:
-                item.add_marker(
-                    pytest.mark.skip(reason="vLLM is not installed: python tests/vllm/install.py ENV/bin/python")
-                )
+                item.add_marker(pytest.mark.skip(reason="vLLM is not installed: make test-vllm"))
 
 
 class Expected(NamedTuple):
@@ -54,8 +53,8 @@ def model(folder: Path) -> Iterator[Model]:
 
 @pytest.fixture(scope="session")
 def tokenizer(folder: Path) -> Any:
-    """The tiny model's tokenizer, as the engine gives it."""
-    return VllmEngine().tokenizer(str(folder))
+    """The tiny model's tokenizer, as transformers loads it."""
+    return find_model(str(folder)).tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.testing.conformance import Subject, checks
-from harness.testing.conformance.apart import Outcome, check_apart
+from harness.testing.conformance.isolated import Outcome, run_isolated
 from harness.testing.new import plugin_files
 from tests.conftest import Command
 
@@ -45,7 +45,7 @@ def broken(change: str) -> str:
 def test_a_plugin_that_crashes_fails_the_checks_that_it_crashes_in(
     fake_distribution: FakeDistribution, change: str, why: str
 ) -> None:
-    outcomes = list(check_apart(install(fake_distribution, broken(change))))
+    outcomes = list(run_isolated(install(fake_distribution, broken(change))))
     assert [outcome.check for outcome in outcomes] == [check.name for check in checks("parsers")]
     assert [outcome.status for outcome in outcomes] == ["ok", "ok", "ok", "failed", "failed", "failed", "ok"]
     assert outcomes[3].why == why
@@ -53,7 +53,7 @@ def test_a_plugin_that_crashes_fails_the_checks_that_it_crashes_in(
 
 def test_a_plugin_that_hangs_is_ended(fake_distribution: FakeDistribution) -> None:
     loop = f"while len(output) > 500_000: pass\n        {BEFORE}"
-    outcomes = list(check_apart(install(fake_distribution, SOUND.replace(BEFORE, loop, 1)), seconds=8.0))
+    outcomes = list(run_isolated(install(fake_distribution, SOUND.replace(BEFORE, loop, 1)), seconds=8.0))
     assert outcomes[3] == Outcome("it reads any text", "failed", "it takes more than 8 s")
     assert [outcome.status for outcome in outcomes].count("ok") == len(outcomes) - 1
 
@@ -63,14 +63,19 @@ def test_what_a_plugin_writes_is_not_taken_for_a_report(fake_distribution: FakeD
     subject = install(
         fake_distribution, f"{noise}\n{broken(noise)}".replace("from __future__ import annotations\n", "")
     )
-    assert {outcome.status for outcome in check_apart(subject)} == {"ok"}
+    assert {outcome.status for outcome in run_isolated(subject)} == {"ok"}
 
 
 def test_the_rest_is_skipped_where_a_plugin_does_not_load(fake_distribution: FakeDistribution) -> None:
-    first, *others = check_apart(install(fake_distribution, "import a_package_that_nobody_has"))
+    first, *others = run_isolated(install(fake_distribution, "import a_package_that_nobody_has"))
     assert first.status == "failed" and "No module named 'a_package_that_nobody_has'" in first.why
     assert len(others) == len(checks("parsers")) - 1
     assert {(outcome.status, outcome.why) for outcome in others} == {("skipped", "it does not load")}
+
+
+def test_a_plugin_that_ends_the_process_when_it_is_imported_is_found(fake_distribution: FakeDistribution) -> None:
+    first, *_ = run_isolated(install(fake_distribution, "import os; os._exit(0)"))
+    assert first == Outcome("it loads", "failed", "the process ended in the middle of it (exit code 0)")
 
 
 def test_the_command_says_it_line_by_line(harness: Command, fake_distribution: FakeDistribution) -> None:
@@ -119,7 +124,7 @@ def test_options_and_data_reach_the_plugin(harness: Command, gsm8k_data: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--check", "gsm9k"], "cannot check 'gsm9k': no such plugin; did you mean 'gsm8k'?"),
+        (["--check", "gsm9k"], "no plugin 'gsm9k'; did you mean 'gsm8k'?"),
         (["--check", "gsm8k", "--set", "mmlu.shots=1"], "are given as --set gsm8k.OPTION=VALUE"),
         (["--check", "gsm8k", "--kind", "parser"], "--kind goes with --new NAME"),
         (["--set", "gsm8k.split=train"], "--set goes with --check NAME"),
