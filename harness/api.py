@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from harness.config import configure
+from harness.config import configure, merged
 from harness.errors import ConfigError, HarnessWarning, RunError, nearest
 from harness.jobs import Evaluation, Importing, Judging
 from harness.registry import Kind, Registry
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 @overload
 def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
     benchmark: str | Path | Benchmark, model: str | Path, *,
-    engine: str | Engine = ..., prompt_format: str | Path | None = ..., data: str | Path | None = ...,
-    out: str | Path = ..., limit: int | None = ..., seed: int = ..., samples: int = ...,
-    parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., judge: str | Path | None = ...,
-    judge_engine: str | Engine = ..., judge_prompt_format: str | Path | None = ..., system: str | None = ...,
-    template: str | None = ..., scoring: Scoring = ...,
-    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre = ..., fresh: bool = ..., progress: bool = ...,
+    engine: str | Engine | None = ..., prompt_format: str | Path | None = ..., data: str | Path | None = ...,
+    out: str | Path | None = ..., run_dir: str | Path | None = ..., replace: bool = ...,
+    limit: int | None = ..., seed: int | None = ..., samples: int | None = ...,
+    parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
+    judge: str | Path | None = ..., judge_engine: str | Engine | None = ...,
+    judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
+    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
+    config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> Run: ...  # fmt: skip
 
@@ -49,25 +51,29 @@ def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
 @overload
 def evaluate(
     benchmark: Sequence[str | Path | Benchmark], model: str | Path, *,
-    engine: str | Engine = ..., prompt_format: str | Path | None = ..., data: str | Path | None = ...,
-    out: str | Path = ..., limit: int | None = ..., seed: int = ..., samples: int = ...,
-    parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., judge: str | Path | None = ...,
-    judge_engine: str | Engine = ..., judge_prompt_format: str | Path | None = ..., system: str | None = ...,
-    template: str | None = ..., scoring: Scoring = ...,
-    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre = ..., fresh: bool = ..., progress: bool = ...,
+    engine: str | Engine | None = ..., prompt_format: str | Path | None = ..., data: str | Path | None = ...,
+    out: str | Path | None = ..., run_dir: str | Path | None = ..., replace: bool = ...,
+    limit: int | None = ..., seed: int | None = ..., samples: int | None = ...,
+    parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
+    judge: str | Path | None = ..., judge_engine: str | Engine | None = ...,
+    judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
+    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
+    config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> list[Run]: ...  # fmt: skip
 
 
 def evaluate(
     benchmark: str | Path | Benchmark | Sequence[str | Path | Benchmark], model: str | Path, *,
-    engine: str | Engine = "auto", prompt_format: str | Path | None = None, data: str | Path | None = None,
-    out: str | Path = "runs", limit: int | None = None, seed: int = 0, samples: int = 1,
-    parsers: Sequence[str | Parser] = (), scorer: str | Scorer | None = None,
-    judge: str | Path | None = None, judge_engine: str | Engine = "auto",
+    engine: str | Engine | None = None, prompt_format: str | Path | None = None, data: str | Path | None = None,
+    out: str | Path | None = None, run_dir: str | Path | None = None, replace: bool = False,
+    limit: int | None = None, seed: int | None = None, samples: int | None = None,
+    parsers: Sequence[str | Parser] = (), scorer: str | Scorer | None = None, scoring: Scoring | None = None,
+    judge: str | Path | None = None, judge_engine: str | Engine | None = None,
     judge_prompt_format: str | Path | None = None, system: str | None = None, template: str | None = None,
-    scoring: Scoring = "generated", trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre = "auto",
-    fresh: bool = False, progress: bool = True, registry: Registry | None = None, **options: Mapping[str, Any],
+    trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre | None = None,
+    config: str | Path | None = None, earlier: Run | str | Path | None = None, fresh: bool = False,
+    progress: bool = True, registry: Registry | None = None, **options: Mapping[str, Any],
 ) -> Run | list[Run]:  # fmt: skip
     """Evaluate a model on a benchmark and return the run; of several benchmarks, for which it is loaded once, all runs.
 
@@ -77,22 +83,23 @@ def evaluate(
     Arguments:
         benchmark: a name, a file of prompts, an object, or a list of them.
         model: a model folder, a name on the hub or of a server's model, or a file of recorded outputs.
-        engine: what runs the model: ``vllm``, ``transformers``, ``openai``, ``replay``, or an object.
+        engine: what runs the model: ``auto``, ``vllm``, ``transformers``, ``openai``, ``replay``, or an object.
         prompt_format: how it is asked, where that is not the format it was trained in, or its own.
         data: the data folder; without it, the Hugging Face hub.
-        out: the folder for runs.
+        out: the folder for runs, by default ``runs``; or `run_dir`, that of this one run, where `replace` has a run of
+            other options make way.
         limit: a sample of so many examples, stratified by group, that `seed` draws.
         samples: how often each example is asked, at a temperature above 0.
-        parsers: what reads the outputs, the headline first, in the place of the benchmark's own.
-        scorer: what scores the answers, in the place of the benchmark's own.
+        parsers: what reads the outputs, the headline first, in the place of the benchmark's own; so `scorer`.
+        scoring: what is read: what the model says (``generated``), how likely it finds each option of a multiple-choice
+            question (``loglikelihood``), or ``both``.
         judge: the model that judges, where the scorer asks one; `judge_engine` runs it, with the options ``judge``, and
             it is asked in `judge_prompt_format`.
         system: a system message, or a file of one. Arguments of the chat template are the table `chat_template`.
         template: which of the model's several chat templates.
-        scoring: what is read: what the model says (``generated``), how likely it finds each option of a multiple-choice
-            question (``loglikelihood``), or ``both``.
         trackers: are told the final metrics.
         groups_are: whether groups of examples (MMLU's subjects) are a ``sample`` or the ``whole``, for intervals.
+        config: a run file, and `earlier` a run; their options hold where none is given here.
         fresh: whether to begin anew where the same run is there.
         progress: whether to say on standard error how far it is.
         registry: the plugins there are, to which objects are added; by default those that are installed.
@@ -101,21 +108,15 @@ def evaluate(
     Raises HarnessError for what does not fit, before any weights are loaded where that can be known, and for a run that
     cannot go on. Warns with `HarnessWarning` where the prompt format is not the one that the model was trained in.
     """
-    registry = registry or Registry()
     several = isinstance(benchmark, Sequence) and not isinstance(benchmark, str)
     asked: dict[str, Any] = {"benchmark": benchmark if several else [benchmark], "data": data, "out": out}
-    asked |= {"limit": limit, "seed": seed, "samples": samples, "groups_are": groups_are, "model": str(model)}
-    asked |= {"engine": engine, "prompt_format": prompt_format, "system": system, "template": template}
-    asked |= {"parsers": parsers, "scorer": scorer, "scoring": scoring, "trackers": trackers}
+    asked |= {"run_dir": run_dir, "replace": replace or None, "limit": limit, "seed": seed, "samples": samples}
+    asked |= {"model": str(model), "engine": engine, "prompt_format": prompt_format, "system": system}
+    asked |= {"template": template, "parsers": parsers, "scorer": scorer, "scoring": scoring, "trackers": trackers}
     asked |= {"judge_model": judge, "judge_engine": judge_engine, "judge_prompt_format": judge_prompt_format}
-    evaluation = Evaluation(_run_options(asked, options, registry), registry)
-    _warn(evaluation.warnings)
-    runs: dict[int, Run] = {}
-    for done in evaluation.carry_out(fresh=fresh, progress=progress):
-        _warn(done.warnings)
-        runs[done.position] = done.run
-    found = [run for _, run in sorted(runs.items())]
-    return found if several else found[0]
+    filed = _filed(config, earlier)
+    runs = _evaluated({**asked, "groups_are": groups_are}, options, filed, registry or Registry(), fresh, progress)
+    return runs if several else runs[0]
 
 
 @overload
@@ -401,16 +402,45 @@ _PLUGINS: Mapping[str, Kind] = {
 }  # fmt: skip
 
 
-def _run_options(settings: Mapping[str, Any], tables: Mapping[str, Any], registry: Registry) -> RunOptions:
-    """Return the options of a run, with names in the place of objects; ConfigError for what is of another type."""
+def _filed(config: str | Path | None, earlier: Run | str | Path | None) -> RunOptions:
+    """Return the options of a run file and of an earlier run, the first over the second."""
+    from harness.evaluation.options import run_options
+
+    run = None if earlier is None else load_run(earlier).path
+    return run_options(earlier=run, file=None if config is None else Path(config))
+
+
+def _evaluated(
+    asked: Mapping[str, Any], tables: Mapping[str, Any], filed: RunOptions, registry: Registry, fresh: bool, shown: bool
+) -> list[Run]:
+    """Carry out what is asked for, and return the runs in its order."""
+    evaluation = Evaluation(_run_options(asked, tables, registry, filed), registry)
+    _warn(evaluation.warnings, depth=4)
+    runs: dict[int, Run] = {}
+    for done in evaluation.carry_out(fresh=fresh, progress=shown):
+        _warn(done.warnings, depth=4)
+        runs[done.position] = done.run
+    return [run for _, run in sorted(runs.items())]
+
+
+def _run_options(
+    settings: Mapping[str, Any], tables: Mapping[str, Any], registry: Registry, filed: RunOptions | None = None
+) -> RunOptions:
+    """Return the options of a run, with names in the place of objects; ConfigError for what is of another type.
+
+    Those that are None or empty are not given: they are those of `filed`.
+    """
     from harness.evaluation.plan import RunOptions
 
-    given = {key: value for key, value in settings.items() if value is not None}
+    given = {key: value for key, value in settings.items() if value not in (None, (), [])}
     for key in [key for key in _PLUGINS if key in given]:
         value, kind = given[key], _PLUGINS[key]
         is_list = isinstance(value, Sequence) and not isinstance(value, str)
         given[key] = [_name(each, kind, registry) for each in value] if is_list else _name(value, kind, registry)
-    return replace(configure(RunOptions(), _plain(given), "evaluate"), options=_plain(tables))
+    filed, own = filed or RunOptions(), _plain(tables)
+    chosen = configure(filed, _plain(given), "evaluate")
+    shared = filed.shared - given.keys() - own.keys()
+    return replace(chosen, options=merged(filed.options, own), shared=shared)
 
 
 def _plain(value: Any) -> Any:
@@ -428,7 +458,7 @@ def _paths(runs: Sequence[Run | str | Path]) -> list[Path]:
     return [path for paths in found for path in paths]
 
 
-def _warn(messages: Sequence[str]) -> None:
-    """Warn the caller of the function that calls this."""
+def _warn(messages: Sequence[str], depth: int = 3) -> None:
+    """Warn the caller of the function that calls this; `depth` 4, the caller of that one's."""
     for message in messages:
-        warnings.warn(message, HarnessWarning, stacklevel=3)
+        warnings.warn(message, HarnessWarning, stacklevel=depth)

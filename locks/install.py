@@ -1,6 +1,6 @@
 """Make an environment of exactly the versions of a lock: ``python locks/install.py ENV LOCK [PROJECT]``.
 
-ENV is the environment's folder, LOCK a name in this folder (dev, demo, vllm), PROJECT what is installed last, such as
+ENV is the environment's folder, LOCK a name in this folder (dev, demo, vllm, docs), PROJECT what is installed last, such as
 ``.`` or ``--editable=.``. A lock that does not fit this machine, and a package index that cannot be reached, are told
 in one line. Only the standard library is used, and this file is read by old Pythons too, to tell them that they are.
 """
@@ -14,6 +14,8 @@ import venv
 from pathlib import Path
 
 LOCKS = Path(__file__).resolve().parent
+#: The locks of environments that run no model.
+WITHOUT_TORCH = ("docs",)
 #: What pip says where it reaches no index.
 UNREACHED = re.compile(
     "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|NameResolutionError|ProxyError|Max retries exceeded"
@@ -39,7 +41,8 @@ def main(words):
         stop(f"no environment in {environment} ({error}): Debian has what is missing in python3-venv")
     python = environment / "bin" / "python"
     pip(python, lock, "--no-deps", "--require-hashes", "-r", str(lock))
-    pip(python, lock, "-r", str(LOCKS / "torch.txt"))
+    if lock.stem not in WITHOUT_TORCH:
+        pip(python, lock, "-r", str(LOCKS / "torch.txt"))
     if words[2:]:
         pip(python, lock, "--no-deps", "--no-build-isolation", words[2])
 

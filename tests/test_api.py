@@ -214,6 +214,32 @@ def test_it_is_the_run_that_the_command_line_makes(
     assert harness.evaluate("gsm8k", outputs(*texts), fresh=True, **again).path != run.path
 
 
+def test_a_folder_of_its_own_a_run_file_and_an_earlier_run(gsm8k_data: Path, outputs: Outputs, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"""
+        limit = 3
+        out = "{tmp_path / "runs"}"
+        [gsm8k.generation]
+        max_tokens = 9
+        [mmlu]
+        shots = 5
+    """)
+    model, named = outputs("#### 7", "2,000", "-5", "2"), tmp_path / "named"
+    given: dict[str, Any] = {"engine": "replay", "data": gsm8k_data, "progress": False}
+    run = harness.evaluate("gsm8k", model, config=file, run_dir=named, **given)
+    assert (run.path, run.results.n) == (named, 3)
+    assert (run.record.identity.generation["max_tokens"], (tmp_path / "runs").exists()) == (9, False)
+    with pytest.raises(harness.RunError, match="run with other options"):
+        harness.evaluate("gsm8k", model, config=file, run_dir=named, limit=2, **given)
+    fewer = harness.evaluate("gsm8k", model, config=file, run_dir=named, replace=True, limit=2, **given)
+    assert (fewer.path, fewer.results.n) == (named, 2)
+    again = harness.evaluate("gsm8k", model, earlier=fewer, out=tmp_path / "runs", gsm8k={"split": "test"}, **given)
+    assert (again.record.fingerprint, again.path) != (fewer.record.fingerprint, named)
+    assert (again.results.n, again.record.identity.generation["max_tokens"]) == (2, 9)
+    with pytest.raises(harness.ConfigError, match="nowhere.toml: No such file"):
+        harness.evaluate("gsm8k", model, config="nowhere.toml", **given)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@runs_argument(required=True, metavar="RUN RUN [RUN]...")
+@runs_argument(metavar="RUN RUN [RUN]...")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="This metric alone; may be given again.")
 @groups_are_option
 @click.option("--flips", type=click.IntRange(min=0), default=3, show_default=True, help="Ids to name of each kind.")
@@ -45,6 +45,7 @@ def command(
 
     \b
     harness compare latest:*/base latest:*/ckpt
+    harness compare --latest
     harness compare RUN RUN --max-drop gsm8k=1.0
     """
     import json

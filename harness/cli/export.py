@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from harness.cli.options import ONE_RUN
+from harness.cli.options import run_argument
 
 
 @click.command("export")
-@click.argument("run", type=ONE_RUN)
+@run_argument(metavar="RUN")
 @click.option(
     "--format",
     "form",

@@ -11,7 +11,7 @@ from harness.cli.options import judge_options, runs_argument, warn
 
 
 @click.command("judge")
-@runs_argument(required=True, metavar="RUN|CHAT...")
+@runs_argument(metavar="RUN|CHAT...")
 @judge_options
 @click.option("--reference", metavar="FILE", help="Outputs to compare with, instead of those in the run.")
 @click.option(
@@ -35,8 +35,9 @@ def command(
     """Judge the responses of each finished RUN, and write its results anew; or the answers in a CHAT's transcript.
 
     Nothing is asked twice: give the same command again after a crash and it goes on; another judge, or other options
-    of the scorer, stand beside what is there. --labels compares the verdicts of all judges of RUN with people's: FILE
-    is CSV, JSON or JSON Lines with a sample's id and its label (won, lost or tied; safe or unsafe).
+    of the scorer, stand beside what is there. Of several RUNs those that no judge is asked about are left out.
+    --labels compares the verdicts of all judges of RUN with people's: FILE is CSV, JSON or JSON Lines with a sample's
+    id and its label (won, lost or tied; safe or unsafe).
 
     \b
     harness judge latest:alpaca_eval/ckpt --judge JUDGE
@@ -46,14 +47,15 @@ def command(
     from harness.api import load_run
     from harness.errors import ConfigError
     from harness.jobs import Judging
-    from harness.judging.judging import judging_options
+    from harness.judging.judging import judgeable, judging_options
     from harness.registry import Registry
 
     if flags.get("judge_model") is None and labels is None:
         raise ConfigError("nothing to do: give --judge MODEL, or --labels FILE for a run that has been judged")
-    recorded = [load_run(path) for path in runs]
-    judging = Judging(recorded, judging_options(pairs, flags), Registry(disabled), reference=reference)
-    warn(judging.warnings)
+    registry = Registry(disabled)
+    recorded, notes = judgeable([load_run(path) for path in runs], registry)
+    judging = Judging(recorded, judging_options(pairs, flags), registry, reference=reference)
+    warn([*notes, *judging.warnings])
     failed = 0
     for done in judging.carry_out() if judging.judge is not None else ():
         click.echo(done.summary(groups=groups))

@@ -90,17 +90,62 @@ class _OneRunPath(click.Path):
         return value if isinstance(value, Path) else one_run(str(value))
 
 
-#: The type of an argument or option that takes one run.
+#: The type of an option that takes one run.
 ONE_RUN = _OneRunPath(path_type=Path)
 
+#: Where a command keeps whether it was asked for the newest: what is given for runs is read after it.
+_LATEST = "harness.latest"
 
-def runs_argument(**settings: Any) -> Callable[[F], F]:
-    """Return an argument that takes any number of runs, as `harness.runs.selecting.found_runs` finds them."""
+
+def _latest_option(meaning: str) -> Callable[[F], F]:
+    def note(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[_LATEST] = value
+
+    return click.option("--latest", is_flag=True, is_eager=True, expose_value=False, callback=note, help=meaning)
+
+
+def runs_argument(*, required: bool = True, latest: bool = True, **settings: Any) -> Callable[[F], F]:
+    """Return an argument that takes any number of runs, as `harness.runs.selecting.found_runs` finds them.
+
+    With ``--latest``, if there is to be one, they are the newest of each benchmark and model among them, or in
+    ``runs/`` where none is named.
+    """
 
     def flat(ctx: click.Context, param: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
-        return tuple(path for found in value for path in found)
+        from harness.runs.selecting import RUNS, newest
 
-    return click.argument("runs", nargs=-1, type=_RunPath(path_type=Path), callback=flat, **settings)
+        found = tuple(path for paths in value for path in paths)
+        if ctx.meta.get(_LATEST):
+            return tuple(newest(found or (Path(RUNS),)))
+        if required and not found:
+            raise click.MissingParameter(ctx=ctx, param=param)
+        return found
+
+    def add(function: F) -> F:
+        argument = click.argument("runs", nargs=-1, type=_RunPath(path_type=Path), callback=flat, **settings)
+        meaning = "The newest finished run of each benchmark and model, of RUNs or of all in runs/."
+        return _latest_option(meaning)(argument(function)) if latest else argument(function)
+
+    return add
+
+
+def run_argument(**settings: Any) -> Callable[[F], F]:
+    """Return an argument that takes one run; with ``--latest`` the newest of what it stands for, or in ``runs/``."""
+
+    def one(ctx: click.Context, param: click.Parameter, value: str | None) -> Path:
+        from harness.runs.selecting import RUNS, found_runs, latest, one_run
+
+        if ctx.meta[_LATEST]:
+            return latest([Path(RUNS)] if value is None else found_runs(value))
+        if value is None:
+            raise click.MissingParameter(ctx=ctx, param=param)
+        return one_run(value)
+
+    def add(function: F) -> F:
+        option = _latest_option("The newest finished run, of those that RUN stands for or of all in runs/.")
+        return option(click.argument("run", required=False, type=click.Path(), callback=one, **settings)(function))
+
+    return add
 
 
 def warn(warnings: Iterable[str]) -> None:

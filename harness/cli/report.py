@@ -10,7 +10,7 @@ from harness.cli.options import runs_argument, warn
 
 
 @click.command("report")
-@runs_argument(required=True, metavar="RUN...")
+@runs_argument(metavar="RUN...")
 @click.option("--format", "form", type=click.Choice(["html", "markdown"]), default="html", show_default=True)
 @click.option("-o", "--out", metavar="FILE", help="Where to write it.  [default: report.html or report.md]")
 @click.option("--title", metavar="TEXT", help="The page's title.  [default: models and benchmarks]")
@@ -24,6 +24,7 @@ def command(runs: tuple[Path, ...], form: str, out: str | None, title: str | Non
 
     \b
     harness report latest:*/base latest:*/ckpt
+    harness report --latest --force
     harness report RUN RUN --format markdown --out tables.md
     """
     from harness.api import report

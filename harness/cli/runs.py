@@ -29,6 +29,7 @@ def command() -> None:
 
     \b
     harness runs                              those in runs/
+    harness runs --latest                     of each benchmark and model the newest finished one
     harness runs elsewhere/ --json
     harness runs rm latest:gsm8k/sft
     harness runs rm 'runs/*/try-*/*' --yes
@@ -37,8 +38,9 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--latest", is_flag=True, help="The newest finished run of each benchmark and model alone.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, with the intervals and what is doubtful.")
-def list_runs(folder: Path | None, as_json: bool) -> None:
+def list_runs(folder: Path | None, latest: bool, as_json: bool) -> None:
     """List the runs below FOLDER, or runs/: benchmark, model, when it began, state, samples, headline metric, path.
 
     A state is finished, going, judging, stopped (the command that began it goes on with it) or unreadable.
@@ -52,6 +54,9 @@ def list_runs(folder: Path | None, as_json: bool) -> None:
 
     named, folder = folder is not None, folder or Path(RUNS)
     found = RunsFolder(folder).rows() if named or folder.exists() else []
+    if latest:  # of those that are listed by time, the last of each
+        done = sorted((row for row in found if row.state == "finished"), key=lambda row: row.created)
+        found = list({(row.benchmark, row.model): row for row in done}.values())
     rows = sorted(found, key=lambda row: (row.benchmark, row.model, row.created, row.name))
     if as_json:
         click.echo(json.dumps([_record(row, folder) for row in rows], indent=2))
@@ -63,7 +68,7 @@ def list_runs(folder: Path | None, as_json: bool) -> None:
 
 
 @command.command("rm")
-@runs_argument(required=True, metavar="RUN...")
+@runs_argument(latest=False, metavar="RUN...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def remove_runs(runs: tuple[Path, ...], yes: bool) -> None:
     """Remove the folders of RUNs for good; one that a process is at work on is refused."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import ONE_RUN
+from harness.cli.options import run_argument
 
 
 @click.command("score")
-@click.argument("run", type=ONE_RUN, metavar="RUN|ANNOTATIONS")
+@run_argument(metavar="RUN|ANNOTATIONS")
 @click.option("--parser", "parsers", multiple=True, metavar="NAME", help="Parser; may be given more than once.")
 @click.option("--length-control", metavar="FILE", help="df_gamed.csv, or `hub`, for ANNOTATIONS.")
 @click.option("--groups", is_flag=True, help="Print the figures of every group, however many there are.")

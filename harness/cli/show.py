@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import ONE_RUN
+from harness.cli.options import ONE_RUN, run_argument
 
 _VERDICT = re.compile(r"--[A-Za-z][\w-]*")
 
@@ -58,7 +58,7 @@ def _kinds(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("show", cls=_Show)
-@click.argument("run", type=ONE_RUN)
+@run_argument(metavar="RUN")
 @click.argument("other", required=False, type=ONE_RUN)
 @_kinds
 @click.option("--flipped", type=ONE_RUN, metavar="OTHER", help="Right in RUN or in OTHER alone.")
@@ -91,6 +91,7 @@ def command(
 
     \b
     harness show latest:gsm8k/ckpt --wrong --sample 10
+    harness show --latest --wrong
     harness show latest:gsm8k/base --flipped latest:gsm8k/ckpt
     harness show RUN --grep 'step [0-9]+' --json
     """

@@ -26,6 +26,7 @@ from harness.interfaces import Scorer
 from harness.registry import Registry
 from harness.runs import records
 from harness.runs.columns import Recorded
+from harness.runs.judgements import without_address
 from harness.runs.records import JudgeRecord
 from harness.statistics import (
     GroupsAre,
@@ -374,7 +375,7 @@ def _way(said: JudgeRecord) -> tuple[object, ...]:
 
     Recorded replies lie in a file for each run, whose digest says nothing about who replied: their judge goes by label.
     """
-    model = None if said.engine == "replay" else said.model
+    model = None if said.engine == "replay" else without_address(said.model)
     return said.engine, said.prompt_format, said.chat_template, said.scorer, said.options, said.inputs, model
 
 

@@ -35,8 +35,16 @@ from harness.registry import Registry
 from harness.respondent import Respondent, choose_engine, make_respondent
 from harness.runs.environment import environment
 from harness.runs.folder import RESULTS, Run
-from harness.runs.judgements import JudgementLog, Verdict, failed_verdict, verdict_of, write_verdicts
+from harness.runs.judgements import (
+    JudgementLog,
+    Verdict,
+    failed_verdict,
+    verdict_of,
+    without_address,
+    write_verdicts,
+)
 from harness.runs.records import JudgedBy, JudgingSession, Metrics, Results, RunRecord
+from harness.runs.selecting import left_out
 from harness.types import Example, Judged, JudgeQuestion, Request, Sample, described
 
 
@@ -102,6 +110,20 @@ def judged_scorers(
         tables = merged(record.command.options, options.options, replaced)
         found.append(cast(JudgedScorer, configured(tables, name, scorer)))
     return found
+
+
+def judgeable(runs: Sequence[Run], registry: Registry) -> tuple[list[Run], list[str]]:
+    """Return those of several runs that a judge can be asked about, and a line on what is left out, by reason.
+
+    Where none can be, nothing is left out: what is wrong with the first is then said.
+    """
+    unfinished = [run for run in runs if not run.finished]
+    unasked = [run for run in runs if run not in unfinished and not registry.scorer(run.record.scorer).judged]
+    kept = [run for run in runs if run not in unfinished and run not in unasked]
+    reasons = {"unfinished": unfinished, "no judge is asked about it": unasked}
+    if not kept:
+        return list(runs), []
+    return kept, [left_out([run.path for run in those], reason) for reason, those in reasons.items() if those]
 
 
 def planned_scorer(plan: Plan) -> JudgedScorer | None:
@@ -272,7 +294,12 @@ def _key(judge: Respondent, request: Request) -> str:
     asked = dataclasses.asdict(request)
     for name in ("repeat", "continuations", "generated"):  # the first stands in the id, the others are not a judge's
         del asked[name]
-    return _digest([judge.identity, {**asked, "generation": described(request.generation), "index": None}])
+    return _digest([_identity(judge), {**asked, "generation": described(request.generation), "index": None}])
+
+
+def _identity(judge: Respondent) -> Mapping[str, Any]:
+    """Return what a judge's replies depend on beside what it is asked."""
+    return {**judge.identity, "model": without_address(judge.model_identity)}
 
 
 def _identifier(sample: Sample, question: str) -> str:
@@ -315,7 +342,7 @@ def _record_session(work: _Work, seconds: float, progress: Progress, notices: Se
 
 def _label(results: Results, judge: Respondent, described: Mapping[str, Any]) -> tuple[str, str]:
     """Return the judge's name, made unlike that of another way of judging by it, and the digest of this one."""
-    digest = _digest([judge.identity, described])
+    digest = _digest([_identity(judge), described])
     before = results.judged.get(judge.name)
     same = before is None or before.digest == digest
     return (judge.name if same else f"{judge.name}-{digest[:8]}"), digest

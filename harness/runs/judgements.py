@@ -54,6 +54,11 @@ class _Seen(msgspec.Struct):
     error: str | None = None
 
 
+def without_address(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a judge's identity but for its server's address: it goes by its name, wherever it is served."""
+    return {name: value for name, value in model.items() if name != "base_url"}
+
+
 class JudgementLog:
     """judgements.jsonl in a run's folder: locked against a second process, recovered after a crash, appended to."""
 

@@ -30,7 +30,7 @@ def found_runs(word: str, folder: str | Path = RUNS) -> list[Path]:
     """
     if word.startswith(LATEST):
         pattern = word.removeprefix(LATEST).strip("/") or "."
-        return [_latest(place, word) for place in _places(pattern, folder) or _none(word, folder)]
+        return [latest([place]) for place in _places(pattern, folder) or _none(word, folder)]
     if glob.has_magic(word) and not os.path.lexists(word):
         return [path for path in _places(word, folder) if (path / RUN).is_file()] or _none(word, folder)
     return [Path(word)]
@@ -44,6 +44,30 @@ def one_run(word: str, folder: str | Path = RUNS) -> Path:
     return found[0]
 
 
+def latest(paths: Sequence[Path]) -> Path:
+    """Return the newest finished run at and below `paths`; RunError where nothing has finished."""
+    return max(newest(paths), key=lambda path: Run(path).record.created)
+
+
+def newest(paths: Sequence[Path]) -> list[Path]:
+    """Return the newest finished run of each benchmark and model, of those at and below `paths`.
+
+    They come in the order of `paths`, and below one of these by when the first of benchmark and model began. Raises
+    RunError where nothing has finished.
+    """
+    found: dict[tuple[str, str], tuple[str, Path]] = {}
+    for place in paths:
+        runs = [(Run(path).record, path) for path in _below(place) if Run(path).finished]
+        for record, path in sorted(runs, key=lambda run: run[0].created):
+            key, one = (record.benchmark, record.model), (record.created, path)
+            found[key] = max(found.get(key, one), one)
+    if not found:
+        raise RunError(
+            f"no run in {', '.join(map(str, paths))} has finished; `harness runs` lists those that there are"
+        )
+    return [path for _, path in found.values()]
+
+
 def _places(pattern: str, folder: str | Path) -> list[Path]:
     """Return the paths that fit, from here or below `folder`."""
     for where in (pattern, os.path.join(glob.escape(str(folder)), pattern)):
@@ -54,13 +78,6 @@ def _places(pattern: str, folder: str | Path) -> list[Path]:
 
 def _none(word: str, folder: str | Path) -> list[Path]:
     raise RunError(f"no run is {word}, here or in {folder}; `harness runs {folder}` lists those that there are")
-
-
-def _latest(place: Path, word: str) -> Path:
-    finished = [(Run(path).record.created, path) for path in _below(place) if Run(path).finished]
-    if not finished:
-        raise RunError(f"{word}: no run in {place} has finished")
-    return max(finished)[1]
 
 
 def _below(place: Path) -> Iterator[Path]:
@@ -80,11 +97,11 @@ def comparable(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     kept, notes = begun(paths)
     finished = [path for path in kept if not _unfinished(path)]
     if 2 <= len(finished) < len(kept):
-        notes.append(_left_out([path for path in kept if path not in finished], "unfinished"))
+        notes.append(left_out([path for path in kept if path not in finished], "unfinished"))
         kept = finished
     other = _of_other_examples(kept)
     if other:
-        notes.append(_left_out(other, "of other examples than the runs beside them"))
+        notes.append(left_out(other, "of other examples than the runs beside them"))
     return [path for path in kept if path not in other], notes
 
 
@@ -92,7 +109,8 @@ def _unfinished(path: Path) -> bool:
     return (path / RUN).is_file() and not Run(path).finished
 
 
-def _left_out(paths: Sequence[Path], reason: str) -> str:
+def left_out(paths: Sequence[Path], reason: str) -> str:
+    """Say that runs are left out, and why, on one line."""
     are = "is" if len(paths) == 1 else "are"
     return f"{', '.join(map(str, paths))} {are} left out: {reason}"
 

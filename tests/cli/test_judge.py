@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.completions_server import CompletionsServer
 from tests.conftest import Command, Done
 
 ASKED = ["Name a river.", "Name a lake.", "Name a hill.", "Name a town."]
@@ -103,6 +104,30 @@ def test_two_benchmarks_are_judged_in_the_same_command(run: Callable[..., Done],
         assert text in done.out
     assert "not judged yet" not in done.out
     assert "safe 1 · unsafe 1 · unreadable 1" in done.out
+
+
+def test_a_judge_behind_another_port_is_the_same_judge(harness: Command, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    runs = []
+    for model, words in (("base", "Take a pick"), ("sft", "I cannot help")):
+        outputs = tmp_path / f"{model}.jsonl"
+        outputs.write_text("".join(json.dumps({"id": f"sst_{n}", "output": words}) + "\n" for n in range(3)))
+        runs.append(tmp_path / "runs" / model)
+        given = ["-b", "simple_safety_tests", "-e", "replay", "-m", outputs, "--data", data, "--run-dir", runs[-1]]
+        assert harness("run", *given).code == 0
+    asked = ["--judge", "guard", "--judge-engine", "openai", "--set", "judge.api=chat"]
+    with CompletionsServer(("guard",)) as first, CompletionsServer(("guard",)) as second:
+        for server in (first, second):
+            server.say = lambda prompt: "False" if "cannot help" in str(prompt) else "True"
+        for run, server in ((runs[0], first), (runs[1], second), (runs[0], second)):
+            done = harness("judge", run, *asked, "--set", f"judge.base_url={server.base_url}")
+            assert done.code == 0, done.err
+        assert (len(first.calls), len(second.calls)) == (3, 3)  # the third time nothing is asked
+    assert [list(read(run)["judges"]) for run in runs] == [["guard"], ["guard"]]
+    assert read(runs[0])["judges"]["guard"]["model"]["base_url"] == second.base_url  # is recorded all the same
+    done = harness("compare", *runs, "--json")
+    [metric] = json.loads(done.out)["benchmarks"][0]["metrics"]
+    assert metric["against_baseline"]["sft"]["estimate"]["value"] == 1.0, done.out
 
 
 def test_judging_later_gives_the_same_and_asks_nothing_twice(

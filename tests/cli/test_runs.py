@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,43 @@ def test_latest_is_the_newest_finished_run(harness: Command, made: MadeRuns) -> 
     assert package.compare("latest:gsm8k/*").labels == ("base", "sft")
     assert "is latest:gsm8k/nothing" in harness("report", "latest:gsm8k/nothing").err
     assert "stands for 3 runs, and one is taken here" in harness("show", "runs/gsm8k/sft/*").err
+
+
+def test_latest_may_be_said_of_whatever_is_given(harness: Command, made: MadeRuns) -> None:
+    sft, base = made.gsm8k("sft", lambda i: True, n=12), made.gsm8k("base", lambda i: False, n=12)
+    edit(base / "run.json", lambda record: record.update(created="2019-01-01T00:00:00+00:00"))
+    older = copied(sft, "older", "2020-01-01T00:00:00+00:00")
+    stopped = copied(sft, "stopped", "2999-01-01T00:00:00+00:00")
+    (stopped / RESULTS).unlink()
+    compared = "0.0%  100.0%"
+    assert compared in harness("compare", "--latest").out  # in the order in which they began
+    assert compared in harness("compare", "runs/*/base/*", "runs/*/sft/*", "--latest").out
+    assert "100.0%  0.0%" in harness("compare", "--latest", sft, base).out
+    assert str(older) not in harness("show", "--latest").out
+    assert f"runs/gsm8k/sft/{sft.name}" in harness("show", "--latest").out
+    assert "runs/gsm8k/base" in harness("show", "--latest", "runs/gsm8k/base/*").out
+    for words in (["score"], ["export", "--out", "out.csv"], ["report"], ["plan-size", "--detect", "5"]):
+        done = harness(*words, "--latest")
+        assert done.code == 0, done.err
+    rows = harness("runs", "--latest").out.splitlines()[1:]
+    assert [row.split()[-1] for row in rows] == [f"runs/gsm8k/base/{base.name}", f"runs/gsm8k/sft/{sft.name}"]
+    assert "no run in elsewhere has finished" in harness("show", "elsewhere", "--latest").err
+    for words in (["show"], ["compare"], ["runs", "rm"]):
+        assert (harness(*words).code, "Missing argument" in harness(*words).err) == (2, True)
+    assert "No such option" in harness("runs", "rm", "--latest").err  # what is removed is named
+
+
+def test_a_judge_is_asked_about_what_it_can_be(harness: Command, made: MadeRuns) -> None:
+    made.gsm8k("base", lambda i: True, n=12)
+    judged = made.safety("base", lambda i: "safe")
+    torn = copied(judged, "torn", "2999-01-01T00:00:00+00:00")
+    (torn / RESULTS).unlink()
+    Path("labels.csv").write_text("id,label\n" + "".join(f"{s.id},safe\n" for s in Run(judged).samples()))
+    done = harness("judge", "runs/*/base/*", "--labels", "labels.csv")
+    assert done.code == 0, done.err
+    assert re.findall("is left out: (.*)", done.err) == ["unfinished", "no judge is asked about it"]
+    done = harness("judge", "--latest", "runs/gsm8k", "--labels", "labels.csv")
+    assert (done.code, "which asks no judge" in done.err) == (2, True)
 
 
 def test_what_cannot_stand_beside_the_others_is_left_out_with_a_line(harness: Command, made: MadeRuns) -> None:
