@@ -5,6 +5,7 @@ VENV := .venv
 VLLM_VENV := .venv-vllm
 SCRATCHPAD_VENV := .venv-scratchpad
 TOOLS_VENV := .venv-tools
+DOCS_VENV := .venv-docs
 
 # Images of Python tend to forbid compiled modules; without them, each process compiles torch and its kin anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,7 +15,7 @@ LOCKS := pyproject.toml locks/install.py locks/torch.txt locks/torch-cuda.txt
 
 TINY := .tiny
 
-.PHONY: demo assignment scratchpad test lint types test-vllm test-tools audit wheel fuzz faults mutants real lock newest oldest clean
+.PHONY: demo assignment scratchpad docs test lint types test-vllm test-tools audit wheel fuzz faults mutants real lock newest oldest clean
 
 demo: $(DEMO)/venv/ready
 	sh examples/demo.sh $(DEMO)
@@ -49,6 +50,14 @@ newest oldest: .venv-lock/ready
 scratchpad:
 	PIP_CONSTRAINT=$(abspath locks/constraints.txt) PYTHON=$(PYTHON) \
 		sh examples/harness-scratchpad/check.sh $(SCRATCHPAD_VENV) .
+
+# The documents as a site that needs no server and no network: build/docs/index.html. A warning is an error.
+docs: $(DOCS_VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
+$(DOCS_VENV)/ready: $(LOCKS) locks/docs.txt
+	$(INSTALL) $(DOCS_VENV) docs --editable=.
+	touch $@
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -q -n logical --dist worksteal
@@ -85,7 +94,7 @@ wheel: $(VENV)/ready
 audit:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	for lock in dev demo vllm; do .venv-audit/bin/pip-audit --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
+	for lock in dev demo docs vllm; do .venv-audit/bin/pip-audit --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
 
 fuzz: $(VENV)/ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check atheris

@@ -1,8 +1,9 @@
 """Make an environment of exactly the versions of a lock: ``python locks/install.py ENV LOCK [PROJECT]``.
 
-ENV is the environment's folder, LOCK a name in this folder (dev, demo, vllm, docs), PROJECT what is installed last, such as
-``.`` or ``--editable=.``. A lock that does not fit this machine, and a package index that cannot be reached, are told
-in one line. Only the standard library is used, and this file is read by old Pythons too, to tell them that they are.
+ENV is the environment's folder, LOCK a name in this folder (dev, demo, docs, vllm), PROJECT what is installed last,
+such as ``.`` or ``--editable=.``. A lock that does not fit this machine, and a package index that cannot be reached,
+are told in one line. Only the standard library is used, and this file is read by old Pythons too, to tell them that
+they are.
 """
 
 import os

@@ -2,11 +2,11 @@
 
 ``python locks/lock.py docs`` writes that one alone, which holds no torch.
 
-``dev.txt``, ``demo.txt``, ``vllm.txt`` and ``docs.txt`` name exact versions and hashes, for every platform and Python from 3.11 on.
-torch stands apart, in ``torch.txt``: its builds differ by platform and by processor, each with hashes of its own, and
-only the CUDA build asks for NVIDIA's packages. So it is pinned by version, what it may bring with it is too, and pip
-takes the build that its configuration offers. ``constraints.txt`` has the versions of ``dev.txt`` and of torch without
-hashes, for ``pip install -c``. uv resolves from metadata; nothing large is downloaded.
+``dev.txt``, ``demo.txt``, ``docs.txt`` and ``vllm.txt`` name exact versions and hashes, for every platform and Python
+from 3.11 on. torch stands apart, in ``torch.txt``: its builds differ by platform and by processor, each with hashes of
+its own, and only the CUDA build asks for NVIDIA's packages. So it is pinned by version, what it may bring with it is
+too, and pip takes the build that its configuration offers. ``constraints.txt`` has the versions of ``dev.txt`` and of
+torch without hashes, for ``pip install -c``. uv resolves from metadata; nothing large is downloaded.
 """
 
 from __future__ import annotations

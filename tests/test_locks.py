@@ -41,7 +41,8 @@ def locked(*names: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("dev", ["dev"]), ("demo", ["train", "openai", "report"]), ("vllm", ["hub"])]
+    ("lock", "extras"),
+    [("dev", ["dev"]), ("demo", ["train", "openai", "report"]), ("docs", ["docs"]), ("vllm", ["hub"])],
 )
 def test_a_lock_has_a_version_in_every_range(lock: str, extras: list[str]) -> None:
     versions = locked(f"{lock}.txt", "torch.txt")
@@ -52,7 +53,7 @@ def test_a_lock_has_a_version_in_every_range(lock: str, extras: list[str]) -> No
 
 
 def test_torch_is_pinned_without_a_hash_and_all_else_with() -> None:
-    for lock in ("dev.txt", "demo.txt", "vllm.txt"):
+    for lock in ("dev.txt", "demo.txt", "docs.txt", "vllm.txt"):
         text = (LOCKS / lock).read_text(encoding="utf-8")
         blocks = re.split(r"\n(?=[\w.-]+==)", text)[1:]
         assert blocks and all("--hash=sha256:" in block for block in blocks)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 
 #: Command → what it does, for ``harness --help``, which imports none of their modules.
 COMMANDS = {
@@ -95,6 +95,13 @@ _OF_THE_MACHINE = frozenset(
 )  # fmt: skip
 
 
+#: What to do where a device's memory does not do; torch's error for that is known by its name, for torch is not loaded.
+_LESS_MEMORY = (
+    'for a training give a smaller microbatch_size, recompute="full" or lora_rank (--plan says what each needs), for '
+    "an engine a smaller batch, and the same command again"
+)
+
+
 def main() -> None:
     """Run the command line: exit 0 on success, 1 when a run has failures, 2 on bad input, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -123,6 +130,9 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if missing in CORE:
             _say(f"{missing} is not installed: pip install 'posttrain-harness[core]'")
+            sys.exit(2)
+        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+            _say(f"out of memory: {first_line(error)}; {_LESS_MEMORY}")
             sys.exit(2)
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             where = f"{error.filename}: " if error.filename is not None else ""

@@ -81,10 +81,12 @@ def make_tiny_model(
             1,000 steps of the default teach it to answer ``{question}\\nAnswer:`` with the worked answer and to
             stop. The same arguments give the same weights on the same machine.
         seed: of the weights and of the order of the texts.
-        batch_size, learning_rate: rows a step; the peak of a linear warm-up over a tenth of the steps and decay to 0.
+        batch_size: rows a step.
+        learning_rate: the peak of a linear warm-up over a tenth of the steps and decay to 0.
         chat_template: a Jinja chat template to save with the tokenizer.
         vocab_size: entries of the vocabulary, at least 259 (all bytes and three special tokens).
-        layers, hidden: depth and width; `hidden` is a multiple of 32. Heads have 32 dimensions, vLLM's least on a CPU.
+        layers: depth.
+        hidden: width, a multiple of 32. Heads have 32 dimensions, vLLM's least on a CPU.
         context: positions, prompt and completion together.
 
     Raises ValueError for a size that does not fit or a text longer than the context.

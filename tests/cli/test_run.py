@@ -292,6 +292,16 @@ def test_an_internal_error_is_one_line_too_unless_debugging(harness: Command, mo
         harness("plugins")
 
 
+def test_a_device_without_room_is_one_line(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has 1 GiB.")
+
+    monkeypatch.setattr("harness.registry.Registry.plugins", full)
+    check_one_line(harness("plugins"), "out of memory: CUDA out of memory.*; for a training give a smaller microbatch")
+
+
 def check_one_line(done: Any, message: str) -> None:
     import re
 
