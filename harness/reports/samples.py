@@ -6,10 +6,9 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.types import SCORED, Sample, SourceReading
-
 if TYPE_CHECKING:
     from harness.runs.judgements import Verdict
+    from harness.types import Sample, SourceReading
 
 
 def kinds_of(sample: Sample, parser: str | None, verdict: Verdict | None = None) -> set[str]:
@@ -82,6 +81,8 @@ def facts_of(sample: Sample, kinds: Collection[str] = ()) -> list[str]:
 
 def answered(sample: Sample, parsers: Sequence[str], verdict: Verdict | None) -> Iterator[str]:
     """Yield a sample's output, what the parsers read in it, and what the judge said of it."""
+    from harness.types import SCORED
+
     if sample.error is not None:
         yield f"  error: {on_one_line(sample.error)}"
     elif sample.finish_reason != SCORED:
