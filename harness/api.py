@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from harness.config import configure, merged
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from harness.runs.records import Results
     from harness.statistics import GroupsAre
 
+#: No options.
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
 
 @overload
 def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -40,7 +44,7 @@ def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
     out: str | Path | None = ..., run_dir: str | Path | None = ..., replace: bool = ...,
     limit: int | None = ..., seed: int | None = ..., samples: int | None = ...,
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
-    judge: str | Path | None = ..., judge_engine: str | Engine | None = ...,
+    judge: str | Path | None = ..., judge_engine: str | Engine | None = ..., judge_options: Mapping[str, Any] = ...,
     judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
     trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
     config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
@@ -55,7 +59,7 @@ def evaluate(
     out: str | Path | None = ..., run_dir: str | Path | None = ..., replace: bool = ...,
     limit: int | None = ..., seed: int | None = ..., samples: int | None = ...,
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
-    judge: str | Path | None = ..., judge_engine: str | Engine | None = ...,
+    judge: str | Path | None = ..., judge_engine: str | Engine | None = ..., judge_options: Mapping[str, Any] = ...,
     judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
     trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
     config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
@@ -69,7 +73,7 @@ def evaluate(
     out: str | Path | None = None, run_dir: str | Path | None = None, replace: bool = False,
     limit: int | None = None, seed: int | None = None, samples: int | None = None,
     parsers: Sequence[str | Parser] = (), scorer: str | Scorer | None = None, scoring: Scoring | None = None,
-    judge: str | Path | None = None, judge_engine: str | Engine | None = None,
+    judge: str | Path | None = None, judge_engine: str | Engine | None = None, judge_options: Mapping[str, Any] = _NONE,
     judge_prompt_format: str | Path | None = None, system: str | None = None, template: str | None = None,
     trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre | None = None,
     config: str | Path | None = None, earlier: Run | str | Path | None = None, fresh: bool = False,
@@ -93,8 +97,8 @@ def evaluate(
         parsers: what reads the outputs, the headline first, in the place of the benchmark's own; so `scorer`.
         scoring: what is read: what the model says (``generated``), how likely it finds each option of a multiple-choice
             question (``loglikelihood``), or ``both``.
-        judge: the model that judges, where the scorer asks one; `judge_engine` runs it, with the options ``judge``, and
-            it is asked in `judge_prompt_format`.
+        judge: the model that judges, where the scorer asks one; `judge_engine` runs it, with `judge_options`, and it is
+            asked in `judge_prompt_format`.
         system: a system message, or a file of one. Arguments of the chat template are the table `chat_template`.
         template: which of the model's several chat templates.
         trackers: are told the final metrics.
@@ -114,7 +118,7 @@ def evaluate(
     asked |= {"model": str(model), "engine": engine, "prompt_format": prompt_format, "system": system}
     asked |= {"template": template, "parsers": parsers, "scorer": scorer, "scoring": scoring, "trackers": trackers}
     asked |= {"judge_model": judge, "judge_engine": judge_engine, "judge_prompt_format": judge_prompt_format}
-    filed = _filed(config, earlier)
+    filed, options = _filed(config, earlier), options if not judge_options else {**options, "judge": judge_options}
     runs = _evaluated({**asked, "groups_are": groups_are}, options, filed, registry or Registry(), fresh, progress)
     return runs if several else runs[0]
 

@@ -21,6 +21,7 @@ from harness.interfaces import Run as RunLike
 from harness.statistics import mean
 from harness.testing.fakes import FakeEngine, RecordingTracker, scripted
 from harness.types import Columns, Completion, Estimate, Example, Generation, Request, Scores
+from tests.completions_server import CompletionsServer
 from tests.conftest import Command
 
 Outputs = Callable[..., Path]
@@ -387,6 +388,19 @@ def test_a_judge_is_asked_at_once_or_later(tmp_path: Path) -> None:
     assert again.results == run.results
     with pytest.raises(harness.ConfigError, match="unknown option or plugin 'safty'"):
         harness.judge(later, "critic", engine=never, safty={})
+
+
+def test_the_engine_of_a_judge_has_options(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    options: dict[str, Any] = {"engine": FakeEngine(lambda asked: "No."), "prompt_format": "plain", "progress": False}
+    with CompletionsServer(("critic",)) as server:
+        server.say = lambda prompt: "safe"
+        run = harness.evaluate(
+            "simple_safety_tests", "some-model", data=judged_data(tmp_path), out=tmp_path, **options, judge="critic",
+            judge_engine="openai", judge_options={"api": "chat", "base_url": server.base_url},
+        )  # fmt: skip
+    assert run.results.metrics["critic"]["safe"].value == 1
+    assert len(server.calls) == 3
 
 
 def test_runs_are_compared_and_reported(tmp_path: Path) -> None:

@@ -109,6 +109,20 @@ def test_examples_keep_their_promises(fake_distribution: FakeDistribution, tmp_p
     assert skipped(subject) == NOT_ASKED_OF.get(kind, [])
 
 
+def test_checks_run_in_pytest_as_the_page_shows(
+    fake_distribution: FakeDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(fake_distribution, "benchmarks", "counting", blocks(section("Benchmark"), "python")[0])
+    (tmp_path / "data" / "counting").mkdir(parents=True)
+    rows = plugin_files("counting", "benchmark")["data/counting/test.jsonl"]
+    (tmp_path / "data" / "counting" / "test.jsonl").write_text(rows, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks(section("Checks and fakes"), "python")[0], names)
+    [asked] = [check for check in names["checks"]("benchmarks") if str(check) == "gold answers score one"]
+    names["test_it_keeps_its_promises"](asked)
+
+
 #: What a scorer without a judge and an engine without token ids, log-probabilities and streaming are not asked for.
 NOT_ASKED_OF: dict[Kind, list[str]] = {
     "scorers": ["a judge is shown the response", "any reply gives a verdict", "judged responses are reported"],
