@@ -379,10 +379,10 @@ def load_runs(folder: str | Path = "runs") -> list[Run]:
 def describe(thing: Run | Comparison | Evaluation) -> str:
     """Return what the command line prints about a run, a comparison or a planned evaluation."""
     if isinstance(thing, Run):
-        from harness.reports.summary import summary
+        from harness.reports.summary import benchmark_title, summary
 
         record = thing.record
-        title = f"{record.benchmark} · {record.model} · {record.engine} · {record.prompt_format.name}"
+        title = f"{benchmark_title(record.benchmark)} · {record.model} · {record.engine} · {record.prompt_format.name}"
         return summary(title, thing.results, thing.timing, str(thing.path))
     if isinstance(thing, Evaluation):
         return thing.describe()

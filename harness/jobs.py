@@ -172,13 +172,14 @@ class Judging:
         """Yield each run as it has been judged."""
         from harness.evaluation.tracking import track
         from harness.judging.judging import judge_run
+        from harness.reports.summary import benchmark_title
 
         if self.judge is None:
             raise ConfigError("no judge given: --judge MODEL")
         with self.judge:
             for position, (run, scorer) in enumerate(zip(self.runs, self._scorers, strict=True)):
                 found = judge_run(run, scorer, self.judge, progress=progress)
-                title = f"{run.record.benchmark} · {run.model} · judged by {found.label}"
+                title = f"{benchmark_title(run.record.benchmark)} · {run.model} · judged by {found.label}"
                 failed = found.results.judged[found.label].failed.count
                 yield Finished(position, title, run, failed, list(track(self.trackers, run)), timed=False)
 

@@ -105,7 +105,7 @@ def _why(baseline: Recorded, run: Recorded) -> str:
         for words in _changes(first.benchmark, second.benchmark, baseline.benchmark, " and ")
         if ".generation." not in words
     ]
-    return f" [{', '.join(said)}]" if said else ""
+    return f" [{', '.join(said)}]; compare runs that were asked the same" if said else ""
 
 
 def stated_differences(baseline: Recorded, run: Recorded) -> tuple[str, ...]:

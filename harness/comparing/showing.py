@@ -123,8 +123,10 @@ def _check(run: Recorded, wanted: Wanted) -> None:
 def _check_verdicts(run: Recorded, asked: Sequence[str]) -> None:
     """Raise ConfigError for a verdict that no judge of the run could have given."""
     if asked and not run.verdicts:
-        remedy = f"harness judge {run.path} --judge MODEL"
-        raise ConfigError(f"no sample can be {' or '.join(asked)}: {run.path} has not been judged ({remedy})")
+        cannot = f"no sample can be {' or '.join(asked)}: {run.path}"
+        if run.summed_up is not None and run.summed_up.judges is None:
+            raise ConfigError(f"{cannot} is a run of {run.benchmark}, which no judge is asked about")
+        raise ConfigError(f"{cannot} has not been judged (harness judge {run.path} --judge MODEL)")
     judged = {} if run.summed_up is None else run.summed_up.judged
     known = [*OUTCOMES, "unreadable", *(verdict for each in judged.values() for verdict in each.verdicts)]
     for verdict in asked:

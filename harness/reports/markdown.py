@@ -8,7 +8,7 @@ from harness.comparing.comparison import compare
 from harness.registry import Registry
 from harness.reports.comparison import as_markdown, sections
 from harness.reports.samples import on_one_line
-from harness.reports.summary import summary
+from harness.reports.summary import benchmark_title, summary
 from harness.runs.columns import Recorded
 
 
@@ -17,8 +17,9 @@ def render(runs: Sequence[Recorded], *, title: str | None = None, registry: Regi
     yield f"# {on_one_line(title or 'Runs')}\n"
     for run in runs:
         record = run.record
-        asked = f"{record.benchmark} · {record.model} · {record.engine} · {record.prompt_format.name}"
-        yield f"\n## {on_one_line(record.benchmark)} · {on_one_line(record.model)}\n\n"
+        name = benchmark_title(record.benchmark, registry)
+        asked = f"{name} · {record.model} · {record.engine} · {record.prompt_format.name}"
+        yield f"\n## {on_one_line(name)} · {on_one_line(record.model)}\n\n"
         yield f"~~~text\n{summary(asked, run.results, run.timing, str(run.path), groups=False)}\n~~~\n"
     if len({run.benchmark for run in runs}) < len(runs):
         yield f"\n## Comparison\n\n{as_markdown(sections(compare(runs, registry=registry), flips=3))}\n"

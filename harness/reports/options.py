@@ -43,15 +43,13 @@ def options(plugin: Any) -> list[Option]:
 
 def docs(plugin: Any) -> list[str]:
     """Return the docstrings that speak of a plugin and its options: its class's, inherited ones, nested tables'."""
-    nested: list[Any] = []
-    if dataclasses.is_dataclass(plugin):
-        nested = [
-            type(value) for field in dataclasses.fields(plugin) if _is_table(value := getattr(plugin, field.name))
-        ]
     inherited = [
         each for each in type(plugin).__mro__[1:] if dataclasses.is_dataclass(each) and "__doc__" in vars(each)
     ]
-    said = [inspect.cleandoc(each.__doc__ or "") for each in (type(plugin), *inherited, *dict.fromkeys(nested))]
+    said = [inspect.cleandoc(each.__doc__ or "") for each in (type(plugin), *inherited)]
+    for field in dataclasses.fields(plugin) if dataclasses.is_dataclass(plugin) else ():
+        if _is_table(value := getattr(plugin, field.name)):
+            said.append(f"`{field.name}`: {inspect.cleandoc(type(value).__doc__ or '')}")
     generated = ("(", f"{type(plugin).__name__}(")  # what dataclasses write where there is no docstring
     return [text for text in dict.fromkeys(said) if text and not text.startswith(generated)]
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness import types
+from harness.errors import HarnessError
 from harness.evaluation.progress import rate, speed
+from harness.registry import Registry
 from harness.reports.samples import on_one_line, printable
 from harness.reports.tables import table
 from harness.runs.folder import Run
@@ -82,13 +84,22 @@ def several(results: Results) -> Iterator[str]:
             yield f"variance ({reader}): {percent(share)} between examples, {percent(1 - share)} within one"
 
 
+def benchmark_title(benchmark: str, registry: Registry | None = None) -> str:
+    """Return a benchmark's title, its name where no plugin has it (a run is read without its plugin, too)."""
+    try:
+        return (registry or Registry()).benchmark(benchmark).title
+    except HarnessError:
+        return benchmark
+
+
 def rescored(run: Run, results: Results, *, groups: bool = False) -> str:
     """Return the closing table of a run whose outputs were read again, and how many there are if it is unfinished."""
     record = run.record
     wanted = record.selected * record.samples
     part = "" if results.n == wanted else f" · {results.n:,} of {wanted:,} samples so far"
     part += ", and the run is still going" if part and run.going else ""
-    return summary(f"{record.benchmark} · {record.model}{part}", results, Timing(), str(run.path), groups=groups)
+    title = f"{benchmark_title(record.benchmark)} · {record.model}{part}"
+    return summary(title, results, Timing(), str(run.path), groups=groups)
 
 
 def truncated(results: Results) -> str:

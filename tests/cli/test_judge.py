@@ -375,7 +375,7 @@ def test_a_run_that_needs_no_judge_says_so(
     check_one_line(harness(*base, "-o", tmp_path / "runs", *judging(judge)), "gsm8k needs no judge; leave it out")
     harness(*base, "-o", tmp_path / "runs")
     check_one_line(harness("judge", folder(tmp_path, "gsm8k"), *judging(judge)), "'exact', which asks no judge")
-    check_one_line(harness("show", folder(tmp_path, "gsm8k"), "--unsafe"), "has not been judged")
+    check_one_line(harness("show", folder(tmp_path, "gsm8k"), "--unsafe"), "which no judge is asked about")
 
 
 def test_a_run_that_has_not_finished_is_not_judged(harness: Command, run: Callable[..., Done], tmp_path: Path) -> None:

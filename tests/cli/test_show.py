@@ -154,7 +154,7 @@ def test_an_unfinished_run_can_be_looked_at(harness: Command, base: Path) -> Non
         (["--id", "test-12"], "has no sample 'test-12'; ids are like 'test-0000'"),
         (["--parser", "final-numbr"], "the run has no parser 'final-numbr'; did you mean 'final-number'"),
         (["--judge", "j"], "the run has no judge 'j'"),
-        (["--lost"], "no sample can be lost: .* has not been judged"),
+        (["--lost"], "no sample can be lost: .* which no judge is asked about"),
         (["none"], "no none/run.json: not a run folder"),
         (["one", "--flipped", "two"], "--flipped two and one are two runs; give one"),
     ],

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.comparing.comparison import BenchmarkComparison, Comparison, Metric, compare, labels
-from harness.errors import HarnessError, RunError
+from harness.errors import RunError
 from harness.registry import Registry
+from harness.reports.summary import benchmark_title
 from harness.runs.columns import Recorded
 
 
@@ -83,11 +84,3 @@ def _section(compared: BenchmarkComparison, by_path: Mapping[str, Recorded], reg
     runs = {label: by_path[facts.path] for label, facts in compared.facts.items()}
     differs = {label: facts.differs for label, facts in compared.facts.items() if facts.differs}
     return Section(compared.benchmark, benchmark_title(compared.benchmark, registry), runs, compared.metrics, differs)
-
-
-def benchmark_title(benchmark: str, registry: Registry) -> str:
-    """Return a benchmark's title, its name where no plugin has it (a run is read without its plugin, too)."""
-    try:
-        return registry.benchmark(benchmark).title
-    except HarnessError:
-        return benchmark

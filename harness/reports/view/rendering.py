@@ -13,9 +13,8 @@ from markupsafe import Markup
 from harness.comparing.comparison import Difference
 from harness.evaluation.progress import rate
 from harness.registry import Registry
-from harness.reports.html.survey import benchmark_title
 from harness.reports.samples import kinds_of, printable
-from harness.reports.summary import count_of, percent, points
+from harness.reports.summary import benchmark_title, count_of, percent, points
 from harness.reports.view.listing import COLUMNS
 from harness.types import Sample
 
