@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -75,3 +76,32 @@ def test_a_message_that_is_quoted_is_one_of_this_software(message: str) -> None:
 def test_messages_that_are_not_there_would_be_found() -> None:
     assert len(quoted()) > 35
     assert not any(stands_in("another process is writing to …; kill it", text) for text in messages())
+
+
+TEXTS = {page: (DOCS / page).read_text(encoding="utf-8") for page in PAGES}
+TEXTS |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_a_page_names_is_there(page: str) -> None:
+    """Run files are TOML; make has the targets, pip the extras, and the repository the files."""
+    text = TEXTS[page]
+    for block in re.findall(r"(?ms)^```toml\n(.*?)^```$", text):
+        tomllib.loads(block)
+    code = "\n".join(re.findall(r"(?m)^    .*$|^\$ .*$|`[^`\n]+`", text))  # in blocks and in lines
+    targets = " ".join(re.findall(r"(?m)^([a-z][\w -]*):", (ROOT / "Makefile").read_text(encoding="utf-8"))).split()
+    for target in re.findall(r"(?m)(?:^    |`|\$ )make ([a-z][\w-]*)", code):
+        assert target in targets, f"make {target}"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for named in re.findall(r"pip install '?(?:posttrain-harness|\.)\[([\w,-]+)\]", code):
+        assert set(named.split(",")) <= set(extras), named
+    for path in re.findall(r"\b((?:perf|recipes|locks|examples|tests|plugins|prompts)/[\w./-]+\.\w+)", code):
+        assert (ROOT / path).exists() or (DOCS / page).parent.joinpath(path).exists(), path
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_between_files_lead_somewhere(page: str) -> None:
+    """Where files are read as they are; in the site `make docs` holds them, headings included."""
+    folder = ROOT if page in ("README.md", "SECURITY.md", "CONTRIBUTING.md") else (DOCS / page).parent
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", TEXTS[page]):
+        assert (folder / target).exists(), target
