@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@runs_argument(metavar="RUN RUN [RUN]...")
+@runs_argument(compared=True, metavar="RUN RUN [RUN]...")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="This metric alone; may be given again.")
 @groups_are_option
 @click.option("--flips", type=click.IntRange(min=0), default=3, show_default=True, help="Ids to name of each kind.")

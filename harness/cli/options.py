@@ -104,26 +104,32 @@ def _latest_option(meaning: str) -> Callable[[F], F]:
     return click.option("--latest", is_flag=True, is_eager=True, expose_value=False, callback=note, help=meaning)
 
 
-def runs_argument(*, required: bool = True, latest: bool = True, **settings: Any) -> Callable[[F], F]:
+def runs_argument(
+    *, required: bool = True, latest: bool = True, compared: bool = False, **settings: Any
+) -> Callable[[F], F]:
     """Return an argument that takes any number of runs, as `harness.runs.selecting.found_runs` finds them.
 
     With ``--latest``, if there is to be one, they are the newest of each benchmark and model among them, or in
-    ``runs/`` where none is named.
+    ``runs/`` where none is named; of runs to be `compared`, the newest over the same examples.
     """
 
     def flat(ctx: click.Context, param: click.Parameter, value: tuple[list[Path], ...]) -> tuple[Path, ...]:
-        from harness.runs.selecting import RUNS, newest
+        from harness.runs.selecting import RUNS, newest, newest_comparable
 
         found = tuple(path for paths in value for path in paths)
         if ctx.meta.get(_LATEST):
-            return tuple(newest(found or (Path(RUNS),)))
+            places = found or (Path(RUNS),)
+            kept, notes = newest_comparable(places) if compared else (newest(places), [])
+            warn(notes)
+            return tuple(kept)
         if required and not found:
             raise click.MissingParameter(ctx=ctx, param=param)
         return found
 
     def add(function: F) -> F:
         argument = click.argument("runs", nargs=-1, type=_RunPath(path_type=Path), callback=flat, **settings)
-        meaning = "The newest finished run of each benchmark and model, of RUNs or of all in runs/."
+        over = ", over the same examples" if compared else ""
+        meaning = f"The newest finished run of each benchmark and model{over}, of RUNs or of all in runs/."
         return _latest_option(meaning)(argument(function)) if latest else argument(function)
 
     return add

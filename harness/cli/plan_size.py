@@ -10,7 +10,7 @@ from harness.cli.options import runs_argument
 
 
 @click.command("plan-size")
-@runs_argument(required=False, metavar="[RUN RUN]")
+@runs_argument(required=False, compared=True, metavar="[RUN RUN]")
 @click.option("-b", "--benchmark", metavar="NAME", help="Benchmark, of which the examples are counted.")
 @click.option("--detect", type=float, required=True, metavar="POINTS", help="The difference to show.")
 @click.option("--differing", type=float, metavar="PERCENT", help="Examples on which the two models will differ.")

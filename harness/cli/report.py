@@ -10,7 +10,7 @@ from harness.cli.options import runs_argument, warn
 
 
 @click.command("report")
-@runs_argument(metavar="RUN...")
+@runs_argument(compared=True, metavar="RUN...")
 @click.option("--format", "form", type=click.Choice(["html", "markdown"]), default="html", show_default=True)
 @click.option("-o", "--out", metavar="FILE", help="Where to write it.  [default: report.html or report.md]")
 @click.option("--title", metavar="TEXT", help="The page's title.  [default: models and benchmarks]")

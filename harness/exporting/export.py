@@ -41,7 +41,7 @@ class ExportOptions:
 def write_export(run: Run, form: str, options: ExportOptions, registry: Registry) -> list[Path]:
     """Write `run` in the form called `form`, and return the files; ConfigError for options that it has no use for."""
     if form not in FORMS:
-        raise ConfigError(f"no form {form!r}{nearest(form, FORMS)}; there are {', '.join(FORMS)}")
+        raise ConfigError(f"no form {form!r}{nearest(form, FORMS)}")
     if options.parser is not None and form != "csv":
         raise ConfigError(f"--parser does nothing here: {form} has what all of the run's parsers read")
     if options.raw and form != "csv":

@@ -120,7 +120,7 @@ def judgeable(runs: Sequence[Run], registry: Registry) -> tuple[list[Run], list[
     unfinished = [run for run in runs if not run.finished]
     unasked = [run for run in runs if run not in unfinished and not registry.scorer(run.record.scorer).judged]
     kept = [run for run in runs if run not in unfinished and run not in unasked]
-    reasons = {"unfinished": unfinished, "no judge is asked about it": unasked}
+    reasons = {"unfinished": unfinished, "scored without a judge": unasked}
     if not kept:
         return list(runs), []
     return kept, [left_out([run.path for run in those], reason) for reason, those in reasons.items() if those]

@@ -6,7 +6,7 @@ import glob
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import RunError
@@ -30,9 +30,9 @@ def found_runs(word: str, folder: str | Path = RUNS) -> list[Path]:
     """
     if word.startswith(LATEST):
         pattern = word.removeprefix(LATEST).strip("/") or "."
-        return [latest([place]) for place in _places(pattern, folder) or _none(word, folder)]
+        return [latest([place]) for place in _places(pattern, folder, _holds_runs) or _none(word, folder)]
     if glob.has_magic(word) and not os.path.lexists(word):
-        return [path for path in _places(word, folder) if (path / RUN).is_file()] or _none(word, folder)
+        return _places(word, folder, _is_run) or _none(word, folder)
     return [Path(word)]
 
 
@@ -56,24 +56,48 @@ def newest(paths: Sequence[Path]) -> list[Path]:
     RunError where nothing has finished.
     """
     found: dict[tuple[str, str], tuple[str, Path]] = {}
-    for place in paths:
-        runs = [(Run(path).record, path) for path in _below(place) if Run(path).finished]
-        for record, path in sorted(runs, key=lambda run: run[0].created):
-            key, one = (record.benchmark, record.model), (record.created, path)
-            found[key] = max(found.get(key, one), one)
-    if not found:
-        raise RunError(
-            f"no run in {', '.join(map(str, paths))} has finished; `harness runs` lists those that there are"
-        )
+    for path in _finished(paths):
+        record = Run(path).record
+        key, one = (record.benchmark, record.model), (record.created, path)
+        found[key] = max(found.get(key, one), one)
     return [path for _, path in found.values()]
 
 
-def _places(pattern: str, folder: str | Path) -> list[Path]:
-    """Return the paths that fit, from here or below `folder`."""
+def newest_comparable(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the same of those over the examples that most share, and a line on newer ones that are over others."""
+    every = _finished(paths)
+    other = _of_other_examples(every)
+    kept = newest([path for path in every if path not in other])
+    newer = [path for path in newest(every) if path not in kept]
+    return kept, [left_out(newer, "of other examples than the runs beside them")] if newer else []
+
+
+def _finished(paths: Sequence[Path]) -> list[Path]:
+    """Return the finished runs at and below `paths`, in their order and by time; RunError where there is none."""
+    found: list[Path] = []
+    for place in paths:
+        below = [path for path in _below(place) if Run(path).finished]
+        found += sorted(below, key=lambda path: Run(path).record.created)
+    if not found:
+        where = ", ".join(map(str, paths))
+        raise RunError(f"no run in {where} has finished; `harness runs` lists those that there are")
+    return list(dict.fromkeys(found))
+
+
+def _places(pattern: str, folder: str | Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Return the folders that fit and are wanted, from here or below `folder`."""
     for where in (pattern, os.path.join(glob.escape(str(folder)), pattern)):
-        if found := sorted(path for path in glob.glob(where) if os.path.isdir(path)):
-            return [Path(path) for path in found]
+        if found := [path for path in map(Path, sorted(glob.glob(where))) if wanted(path)]:
+            return found
     return []
+
+
+def _is_run(path: Path) -> bool:
+    return (path / RUN).is_file()
+
+
+def _holds_runs(path: Path) -> bool:
+    return next(_below(path), None) is not None
 
 
 def _none(word: str, folder: str | Path) -> list[Path]:

@@ -78,7 +78,10 @@ def test_latest_is_the_newest_finished_run(harness: Command, made: MadeRuns) -> 
     newest = copied(sft, "a-newest", "2999-01-02T00:00:00+00:00")
     (newest / RESULTS).unlink()
     base = made.gsm8k("base", lambda i: False, n=12)
+    Path("chats/sft").mkdir(parents=True)  # holds no run, as what `harness chat` keeps
+    assert [path.resolve() for path in found_runs("latest:*/sft")] == [newer]
     assert [path.resolve() for path in found_runs("latest:gsm8k/sft")] == [newer]
+    assert {path.resolve().parent.name for path in found_runs("*/sft/*")} == {"sft"}
     assert [path.resolve() for path in found_runs("latest:gsm8k/*")] == [base, newer]
     assert found_runs("latest:runs/gsm8k/sft") == found_runs("latest:gsm8k/sft/")
     assert found_runs("no/such/run") == [Path("no/such/run")]  # is told by who reads it
@@ -113,6 +116,12 @@ def test_latest_may_be_said_of_whatever_is_given(harness: Command, made: MadeRun
         assert done.code == 0, done.err
     rows = harness("runs", "--latest").out.splitlines()[1:]
     assert [row.split()[-1] for row in rows] == [f"runs/gsm8k/base/{base.name}", f"runs/gsm8k/sft/{sft.name}"]
+    limited = copied(sft, "limited", "2998-01-01T00:00:00+00:00")
+    edit(limited / "run.json", lambda record: record["identity"].update(limit=5))
+    done = harness("compare", "--latest")
+    assert compared in done.out
+    assert done.err.endswith("limited is left out: of other examples than the runs beside them\n")
+    assert "sft/limited" in harness("show", "--latest").out
     assert "no run in elsewhere has finished" in harness("show", "elsewhere", "--latest").err
     for words in (["show"], ["compare"], ["runs", "rm"]):
         assert (harness(*words).code, "Missing argument" in harness(*words).err) == (2, True)
@@ -127,7 +136,7 @@ def test_a_judge_is_asked_about_what_it_can_be(harness: Command, made: MadeRuns)
     Path("labels.csv").write_text("id,label\n" + "".join(f"{s.id},safe\n" for s in Run(judged).samples()))
     done = harness("judge", "runs/*/base/*", "--labels", "labels.csv")
     assert done.code == 0, done.err
-    assert re.findall("is left out: (.*)", done.err) == ["unfinished", "no judge is asked about it"]
+    assert re.findall("is left out: (.*)", done.err) == ["unfinished", "scored without a judge"]
     done = harness("judge", "--latest", "runs/gsm8k", "--labels", "labels.csv")
     assert (done.code, "which asks no judge" in done.err) == (2, True)
 
