@@ -14,8 +14,9 @@ INSTALL := $(PYTHON) locks/install.py
 LOCKS := pyproject.toml locks/install.py locks/torch.txt locks/torch-cuda.txt
 
 TINY := .tiny
+STUDY := .study
 
-.PHONY: demo assignment scratchpad docs test lint types test-vllm test-tools audit wheel fuzz faults mutants real lock newest oldest clean
+.PHONY: demo assignment study scratchpad docs test lint types test-vllm test-tools audit wheel fuzz faults mutants real lock newest oldest clean
 
 demo: $(DEMO)/venv/ready
 	sh examples/demo.sh $(DEMO)
@@ -23,6 +24,10 @@ demo: $(DEMO)/venv/ready
 # The assignment, a stage at a time, on the demonstration's tiny world: kill it anywhere and give it again.
 assignment: $(DEMO)/venv/ready
 	PATH="$(abspath $(DEMO))/venv/bin:$$PATH" $(MAKE) -f examples/assignment/tiny.mk OUT=$(TINY)
+
+# The same loop with a real small model, on one GPU, by the harness on the path; docs/study.md shows what came of it.
+study:
+	$(MAKE) -f examples/study/Makefile OUT=$(STUDY)
 
 # Exact versions, from the files in locks/.
 $(DEMO)/venv/ready: $(LOCKS) locks/demo.txt
@@ -115,4 +120,4 @@ real: $(VENV)/ready
 	$(VENV)/bin/python tests/real/check.py .real
 
 clean:
-	rm -rf $(DEMO) $(TINY) .venv .venv-* .real dist build
+	rm -rf $(DEMO) $(TINY) $(STUDY) .venv .venv-* .real dist build

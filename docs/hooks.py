@@ -19,9 +19,6 @@ ROOT = Path(__file__).parents[1]
 #: Page of the site → the file in the repository that it is.
 FROM_ROOT = {"security.md": "SECURITY.md", "contributing.md": "CONTRIBUTING.md", "changes.md": "CHANGELOG.md"}
 
-#: Pages that may not have been written.
-OPTIONAL = ("study.md",)
-
 #: Where a page has what every command says of itself.
 COMMANDS = "<!-- commands -->"
 
@@ -39,13 +36,6 @@ class Doctests(griffe.Extension):
         """Change the docstring of an object that has one."""
         if obj.docstring is not None:
             obj.docstring.value = _DOCTEST.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what has not been written."""
-    missing = [name for name in OPTIONAL if not (Path(config.docs_dir) / name).exists()]
-    config.nav = [entry for entry in config.nav if not any(name in entry.values() for name in missing)]
-    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -209,6 +209,7 @@ class ModelFolder:
             raise ModelError(f"{self}: the tokenizer cannot be loaded ({first_line(error)}); copy it anew") from error
         if not len(tokenizer):
             raise ModelError(f"{self}: the tokenizer's vocabulary is empty; copy it from the base model")
+        tokenizer.clean_up_tokenization_spaces = False  # Llama 3 asks for it: text would lose spaces, or a warning come
         return tokenizer
 
     @cached_property

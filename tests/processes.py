@@ -8,6 +8,7 @@ Several ranks find each other by the variables that torchrun sets.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -131,6 +132,7 @@ def _command(script: str, words: list[str], variables: dict[str, str], said: str
         file = os.open(said + suffix, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    faulthandler.enable()  # a crash says where it was
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["harness", *words]
     code = 0

@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
-#: Pages that docs/hooks.py takes from the root of the repository, and one that need not be there.
+#: Pages that docs/hooks.py takes from the root of the repository.
 FROM_ROOT = {"security.md": "SECURITY.md", "contributing.md": "CONTRIBUTING.md", "changes.md": "CHANGELOG.md"}
-OPTIONAL = {"study.md"}
 
 
 @pytest.mark.parametrize("page", [*PAGES, "security.md", "contributing.md"])
@@ -29,8 +28,7 @@ def test_a_page_opens_with_what_its_reader_can_do_after_it(page: str) -> None:
 
 def test_every_page_stands_in_the_navigation_once() -> None:
     named = re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
-    assert sorted(set(named) - OPTIONAL) == sorted({*PAGES, *FROM_ROOT} - OPTIONAL)
-    assert len(named) == len(set(named))
+    assert sorted(named) == sorted([*PAGES, *FROM_ROOT])
 
 
 def quoted() -> list[str]:

@@ -121,6 +121,16 @@ def test_a_tokenizer_with_code_of_its_own_is_refused(folder: Path, tmp_path: Pat
     assert not (tmp_path / "sprung").exists()
 
 
+def test_text_is_what_the_tokens_say_whatever_the_configuration_wants_cleaned(folder: Path) -> None:
+    """Llama 3's configuration asks for spaces before punctuation to go; transformers warns of that, or does it."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "clean_up_tokenization_spaces": True}))
+    tokenizer: Any = find_model(str(folder)).tokenizer
+    text = "It does n't matter , does it ?"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert not tokenizer.clean_up_tokenization_spaces
+
+
 def test_stop_tokens_come_from_the_tokenizer_and_both_configurations(folder: Path) -> None:
     tokenizer: Any = find_model(str(folder)).tokenizer
     end = tokenizer.eos_token_id
