@@ -211,14 +211,18 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
 def model_name(model: str) -> str:
     """Return a model's name for folders and files.
 
-    >>> model_name("out/sft/best/"), model_name("meta-llama/Meta-Llama-3-8B"), model_name("outputs.jsonl")
-    ('sft--best', 'meta-llama--Meta-Llama-3-8B', 'outputs')
+    >>> model_name("./out/sft/last/adapter/"), model_name("meta-llama/Meta-Llama-3-8B"), model_name("outputs.jsonl")
+    ('sft--last--adapter', 'meta-llama--Meta-Llama-3-8B', 'outputs')
     """
     path = Path(model)
     if path.is_dir() or path.is_file() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         resolved = path.expanduser().resolve()
         name = resolved.stem if path.is_file() or path.suffix in (".json", ".jsonl") else resolved.name
-        parts = [resolved.parent.name, name] if name in ("best", "last") else [name]
+        parts = [name]
+        for folder in resolved.parents:
+            if parts[0] not in ("best", "last", "adapter"):
+                break
+            parts.insert(0, folder.name)
     else:
         parts = model.split("/")
     return re.sub(r"[^\w.+-]+", "-", "--".join(part for part in parts if part)).lstrip(".") or "model"

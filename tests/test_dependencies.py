@@ -39,6 +39,7 @@ LAYERS = [
     {"interfaces"},
     {"types"},
     {"templates"},
+    {"adapted"},
     {"errors", "extras", "files", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

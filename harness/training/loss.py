@@ -110,22 +110,27 @@ def measure_loss(
     rows = DocumentRows(tokens, width, documents=np.arange(len(tokens)), loss=loss)
     if not len(rows):
         raise DataError(f"{', '.join(map(str, files))}: nothing in it that a loss could be computed of")
-    size = max(1, _TOGETHER // width)
+    size = rows_together(width)
     options = TrainingOptions(sequence_length=width, microbatch_size=size, device=device, compile=False)
     ranks = join(device)
     try:
         network = load_network(model, options, ranks, packed=True).eval()
-        totals, counts = _summed(network, rows, size, ranks)
+        totals, counts = summed_losses(network, rows, size, ranks)
     finally:
         leave()
     sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
     return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name)
 
 
-def _summed(
+def rows_together(width: int) -> int:
+    """Return how many rows of a `width` are read at a time."""
+    return max(1, _TOGETHER // width)
+
+
+def summed_losses(
     network: Network, rows: DocumentRows, size: int, ranks: Ranks
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return the nats of each document, and of how many tokens they are."""
+    """Return the nats of each document, and of how many tokens they are, `size` rows being read at a time."""
     import torch
 
     from harness.training.model.attention import fastest_kernels
