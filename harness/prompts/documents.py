@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import ModelError, PromptError
 from harness.interfaces import Tokenizer
 from harness.prompts.chat import ANOTHER, ChatTemplate, trimmed
-from harness.prompts.encoding import Piece, controls_of, encode_pieces, one_bos
+from harness.prompts.encoding import Piece, controls_of, encode_behind, one_bos
 from harness.types import Message, Prompt
 
 #: A response that begins with thoughts, whose borders a model writes as tokens.
@@ -114,7 +114,7 @@ def document(parts: Parts, tokenizer: Tokenizer, end: int) -> Document:
     if not joined:
         if parts.earlier:
             raise PromptError("the prompt and the last response share a token, so earlier ones cannot be learned too")
-        ids = (*prompt, *(token for piece in parts.behind for token in encode_pieces([piece], tokenizer)))
+        ids = (*prompt, *encode_behind(prompt, parts.behind, tokenizer))
     ended = len(ids) > len(prompt) and ids[-1] == end  # by the chat template
     ids = ids if ended else (*ids, end)
     if not parts.earlier:

@@ -140,20 +140,21 @@ def summed_losses(
     with torch.no_grad(), fastest_kernels(ranks.device):
         for start in range(0, len(rows), size):
             numbers = range(start, min(start + size, len(rows)))
-            batch = rows.batch(numbers, size)
+            batch = rows.batch(numbers, len(numbers))
             labels = batch.labels.flatten()
-            there = batch.to(ranks.device)
-            found = -selected_logprobs(network.hidden(there), network.lm_head, there.labels.flatten())
-            owners = _owners(rows, numbers, size)
-            learned = (labels != IGNORE).numpy()
-            np.add.at(totals, owners[learned], found.cpu().double().numpy()[learned])
-            np.add.at(counts, owners[learned], 1)
+            learned = torch.nonzero(labels != IGNORE).flatten()
+            there, chosen = batch.to(ranks.device), learned.to(ranks.device)
+            hidden = network.hidden(there)[chosen]  # positions that count nothing need no logits
+            found = -selected_logprobs(hidden, network.lm_head, there.labels.flatten()[chosen])
+            owners = _owners(rows, numbers)[learned.numpy()]
+            np.add.at(totals, owners, found.cpu().double().numpy())
+            np.add.at(counts, owners, 1)
     return totals, counts
 
 
-def _owners(rows: DocumentRows, numbers: Sequence[int], size: int) -> npt.NDArray[np.int64]:
-    """Return the document that each position of a batch of so many rows belongs to, 0 where it is padding."""
-    owners = np.zeros((size, rows.width), np.int64)
+def _owners(rows: DocumentRows, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the document that each position of a batch of these rows belongs to, 0 where it is padding."""
+    owners = np.zeros((len(numbers), rows.width), np.int64)
     for place, number in enumerate(numbers):
         spans = np.repeat(rows.documents(number), rows.lengths(number))
         owners[place, : len(spans)] = spans

@@ -34,7 +34,7 @@ from harness.prompts import PromptFormat
 from harness.training.data.texts import Fits, Reading, Text, Texts
 
 #: Raised when the same inputs would give other ids than before, or would be refused.
-_VERSION = 4
+_VERSION = 5
 
 _TOGETHER = 1024  # texts that are encoded in one call
 _SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to have another time
