@@ -195,7 +195,7 @@ def test_a_model_that_cannot_keep_documents_apart_is_refused(tmp_path: Path, kin
     make(AutoConfig.for_model(kind, **shape, **heads)).save_pretrained(tmp_path)
     given = TrainingOptions(dtype="float32", device="cpu")
     load_network(str(tmp_path), given, join("cpu"), packed=False)
-    message = "keep the documents of a row apart"
+    message = "carry something from one document of a row to the next"
     with pytest.raises(ModelError, match=message) if kind == "stablelm" else nullcontext():
         load_network(str(tmp_path), given, join("cpu"), packed=True)
 
