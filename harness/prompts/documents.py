@@ -157,10 +157,10 @@ def chat_parts(template: ChatTemplate, turns: Turns, system: str | None, tokeniz
 
 
 def _settled(template: ChatTemplate, asked: tuple[Message, ...], tools: tuple[Any, ...]) -> tuple[Message, ...]:
-    """Return earlier turns with thoughts apart from answers, where the template takes them apart itself."""
+    """Return earlier turns with thoughts apart from answers, where the template takes them apart or wants them so."""
     found = tuple(_apart(each) if each.role == "assistant" else each for each in asked)
     same = found == asked or template.render(found, tools=tools) == template.render(asked, tools=tools)
-    return found if same else asked
+    return found if same or template.knows_thoughts else asked
 
 
 def _apart(message: Message) -> Message:

@@ -241,7 +241,7 @@ def test_the_host_waits_for_the_device_once_an_interval(
         monkeypatch.setattr(Tensor, name, noted)
     train(made)
     assert len(metrics(tmp_path / "out")) == 2
-    assert len(waits) <= 2 + 2  # and the checks of the model at first and before the last save
+    assert len(waits) <= 2 + 3  # and the two checks of the model at first and one before the last save
 
 
 def test_ctrl_c_saves_and_is_still_an_interruption(tiny: Path, problems: Path, tmp_path: Path) -> None:

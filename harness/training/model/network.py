@@ -64,7 +64,7 @@ class Network(nn.Module):
         return objective(self, batch, scale)
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Return the last hidden states of a microbatch, [rows · width, H]; their products with `lm_head` are logits."""
+        """Return the hidden states of a microbatch, [rows · width, H], whose products with `lm_head` are logits."""
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         if batch.borders is not None:
             inputs = {name: tensor.reshape(1, -1) for name, tensor in inputs.items()}
