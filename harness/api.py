@@ -40,7 +40,7 @@ def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
     out: str | Path = ..., limit: int | None = ..., seed: int = ..., samples: int = ...,
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., judge: str | Path | None = ...,
     judge_engine: str | Engine = ..., judge_prompt_format: str | Path | None = ..., system: str | None = ...,
-    template: str | None = ..., scoring: Scoring = ...,
+    template: str | None = ..., scoring: Scoring = ..., trained_on: Sequence[str | Path] = ...,
     trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> Run: ...  # fmt: skip
@@ -53,7 +53,7 @@ def evaluate(
     out: str | Path = ..., limit: int | None = ..., seed: int = ..., samples: int = ...,
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., judge: str | Path | None = ...,
     judge_engine: str | Engine = ..., judge_prompt_format: str | Path | None = ..., system: str | None = ...,
-    template: str | None = ..., scoring: Scoring = ...,
+    template: str | None = ..., scoring: Scoring = ..., trained_on: Sequence[str | Path] = ...,
     trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> list[Run]: ...  # fmt: skip
@@ -66,7 +66,8 @@ def evaluate(
     parsers: Sequence[str | Parser] = (), scorer: str | Scorer | None = None,
     judge: str | Path | None = None, judge_engine: str | Engine = "auto",
     judge_prompt_format: str | Path | None = None, system: str | None = None, template: str | None = None,
-    scoring: Scoring = "generated", trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre = "auto",
+    scoring: Scoring = "generated", trained_on: Sequence[str | Path] = (),
+    trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre = "auto",
     fresh: bool = False, progress: bool = True, registry: Registry | None = None, **options: Mapping[str, Any],
 ) -> Run | list[Run]:  # fmt: skip
     """Evaluate a model on a benchmark and return the run; of several benchmarks, for which it is loaded once, all runs.
@@ -91,6 +92,7 @@ def evaluate(
         template: which of the model's several chat templates.
         scoring: what is read: what the model says (``generated``), how likely it finds each option of a multiple-choice
             question (``loglikelihood``), or ``both``.
+        trained_on: files that the model was trained on: examples that share 13 words in a row with them are recorded.
         trackers: are told the final metrics.
         groups_are: whether groups of examples (MMLU's subjects) are a ``sample`` or the ``whole``, for intervals.
         fresh: whether to begin anew where the same run is there.
@@ -107,6 +109,7 @@ def evaluate(
     asked |= {"limit": limit, "seed": seed, "samples": samples, "groups_are": groups_are, "model": str(model)}
     asked |= {"engine": engine, "prompt_format": prompt_format, "system": system, "template": template}
     asked |= {"parsers": parsers, "scorer": scorer, "scoring": scoring, "trackers": trackers}
+    asked |= {"trained_on": [str(file) for file in trained_on]}
     asked |= {"judge_model": judge, "judge_engine": judge_engine, "judge_prompt_format": judge_prompt_format}
     evaluation = Evaluation(_run_options(asked, options, registry), registry)
     _warn(evaluation.warnings)
@@ -208,11 +211,13 @@ def compare(
     *runs: Run | str | Path,
     metrics: Sequence[str] = (),
     groups_are: GroupsAre | None = None,
+    without_contaminated: bool = False,
     registry: Registry | None = None,
 ) -> Comparison:
     """Compare finished runs example by example, the first of each benchmark being the baseline.
 
-    `metrics` are names to restrict it to. `groups_are` says whether groups of examples are a ``sample`` or the
+    `metrics` are names to restrict it to. `without_contaminated` leaves out examples that a model was trained on, as
+    its run records it. `groups_are` says whether groups of examples are a ``sample`` or the
     ``whole``, by default what the first run was made with. Raises RunError for runs that cannot be compared.
     """
     from harness.comparing.comparison import compare as compare_recorded
@@ -221,7 +226,9 @@ def compare(
     kept, notes = begun(_paths(runs))
     _warn(notes)
     read = [read_run(path) for path in kept]
-    return compare_recorded(read, metrics=metrics, groups_are=groups_are, registry=registry)
+    return compare_recorded(
+        read, metrics=metrics, groups_are=groups_are, registry=registry, without_contaminated=without_contaminated
+    )
 
 
 def report(

@@ -77,7 +77,7 @@ class ChatTemplate:
         self._moment = moment
         self._frames: dict[str, _Frame] = {}
         self._around: dict[str, tuple[str | None, str]] = {}
-        self.refuses: dict[str, str | None] = {}  # why a kind of conversation has no document, where that was asked
+        self.plain: tuple[str | None] | None = None  # why an answer of mere text has no document, once that was asked
 
     def check(self) -> None:
         """Raise ModelError where the template cannot write a message."""

@@ -230,16 +230,16 @@ class PromptFormat:
 
     def _plain_fault(self, tokenizer: Tokenizer) -> str | None:
         """Return why the chat template has no place for an answer without thoughts, or None."""
-        try:
-            refuses = self._chat(tokenizer).refuses
-            if "plain" not in refuses:
-                refuses["plain"] = None
+        template = self._chat(tokenizer)
+        if template.plain is None:
+            template.plain = (None,)
+            try:
                 self.documents([Turns("a", "b")], tokenizer)
-        except PromptError as error:
-            refuses["plain"] = str(error)
-        except ModelError:  # one that has no place for any answer: whoever encodes says so
-            return None
-        return refuses["plain"]
+            except PromptError as error:
+                template.plain = (str(error),)
+            except ModelError:  # one that has no place for any answer: whoever encodes says so
+                pass
+        return template.plain[0]
 
     def _unplaced(self, turns: Turns) -> str | None:
         if turns.history:

@@ -28,6 +28,8 @@ class TrainingOptions:
             without their own. template, chat_template: which of several chat templates, and its arguments.
             sequence_length: tokens of a row, or of a text.
         on_bad_rows: whether a row that cannot be used refuses its file, or is left out and counted (``skip``).
+        against, against_data: benchmarks whose items the data is searched for before training, thirteen words in a row,
+            and the folder of their data, by default the hub; what is found is said, and recorded in harness.json.
         epochs: passes over the data. max_steps: stop earlier, after so many optimizer steps (the schedule ends there).
         batch_size: rows (of pairs, for preference data) an optimizer step, over all GPUs; the last step of an epoch may
             have fewer. microbatch_size: rows that one GPU computes at a time; it changes speed and memory alone.
@@ -69,12 +71,16 @@ class TrainingOptions:
             "recompute",
             "save_every",
             "keep",
+            "against",
+            "against_data",
             "log_every",
             "deterministic",
         }
     )
 
     data: tuple[str | Mapping[str, Any], ...] = ()
+    against: tuple[str, ...] = ()
+    against_data: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_format: str | None = None
     system: str | None = None

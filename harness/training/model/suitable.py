@@ -7,16 +7,13 @@ a row to the next. What does not is refused in a line that says what it is about
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import HarnessError, ModelError, first_line
 from harness.training.batch import Batch
-
-if TYPE_CHECKING:
-    from harness.training.model.network import Network
 
 #: What can be done about a model that cannot be computed with here.
 ANOTHER = (
@@ -61,8 +58,8 @@ def refuse_unsuitable(lm: Any) -> None:
 
 
 @torch.no_grad()
-def refuse_other_logits(network: Network, model: str) -> None:
-    """Raise ModelError for a model whose logits are not its hidden states times its output layer."""
+def refuse_other_logits(network: Any, model: str) -> None:
+    """Raise ModelError for a `Network` whose logits are not its hidden states times its output layer."""
     lm = network.lm
     embeddings = lm.get_input_embeddings()
     ids = (torch.arange(12, device=embeddings.weight.device) * 7 + 3)[None] % embeddings.num_embeddings
@@ -84,8 +81,8 @@ def refuse_other_logits(network: Network, model: str) -> None:
 
 
 @torch.no_grad()
-def refuse_leaks(network: Network, model: str) -> None:
-    """Raise ModelError for a model that does not keep documents apart which stand side by side in a row.
+def refuse_leaks(network: Any, model: str) -> None:
+    """Raise ModelError for a `Network` that does not keep documents apart which stand side by side in a row.
 
     Layers that carry a state, or that do not hand the borders on to their attention, do so silently: another first
     document then changes the hidden states of the second.
