@@ -25,6 +25,9 @@ from harness.prompts import NO_OPTIONS, Choice, FormatOptions, PromptFormat, cho
 from harness.registry import Registry
 from harness.types import Choices, Generation, Message, Request
 
+#: Folders of a training, which are named with it.
+_OF_A_TRAINING = re.compile(r"best|last|adapter|step-\d{6}")
+
 #: What ``auto`` tries, in this order.
 AUTO_ENGINES = ("vllm", "transformers")
 
@@ -220,7 +223,7 @@ def model_name(model: str) -> str:
         name = resolved.stem if path.is_file() or path.suffix in (".json", ".jsonl") else resolved.name
         parts = [name]
         for folder in resolved.parents:
-            if parts[0] not in ("best", "last", "adapter"):
+            if not _OF_A_TRAINING.fullmatch(parts[0]):
                 break
             parts.insert(0, folder.name)
     else:

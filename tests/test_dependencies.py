@@ -15,6 +15,7 @@ LAYERS = [
     {"cli"},
     {"testing"},
     {"api"},
+    {"curve"},
     {"jobs"},
     {"reports", "exporting"},
     {"comparing"},

@@ -51,7 +51,8 @@ class TrainingOptions:
         validate_every, save_every, log_every: steps between; validation and saving also come at the end, and 0 means
             only then. patience: stop after so many validations in a row that are not the best so far, 0 for never.
         keep: which checkpoints stay beside last/ and best/, as step-000200/: the newest so many of those saved, ``all``
-            of them, or those of a list of steps, which are saved too.
+            of them, those of a list of steps, or those at the end of each epoch (``epochs``), which are saved, and
+            validated, too.
         seed: of the order of the data.
     """
 
@@ -117,7 +118,7 @@ class TrainingOptions:
     validate_every: int = 0
     patience: int = 0
     save_every: int = 0
-    keep: int | Literal["all"] | tuple[int, ...] = 0
+    keep: int | Literal["all", "epochs"] | tuple[int, ...] = 0
     log_every: int = 10
     seed: int = 0
 
