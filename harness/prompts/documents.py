@@ -211,9 +211,12 @@ def _forms(answer: Message) -> Iterator[Message]:
     if (thought := answer.more.get("reasoning_content")) is not None:
         yield answer._replace(more={**answer.more, "thinking": thought})
         return
-    if (apart := _apart(answer)) != answer:
+    apart = _apart(answer)
+    if apart != answer:
         yield apart
     yield answer
+    if apart != answer and not str(apart.more.get("reasoning_content")).strip():  # an empty block is the template's
+        yield apart._replace(more=answer.more)
 
 
 def _doubled(before: str, response: str) -> bool:

@@ -220,7 +220,7 @@ class PromptFormat:
         """Return why there is no document of `turns` in this format, or None; of mere text in one turn one is tried."""
         if self.single_turn:
             return self._unplaced(turns)
-        if turns.plain and not turns.history and "<think>" not in turns.response:
+        if turns.plain and not turns.history and "think>" not in turns.response:
             return self._plain_fault(tokenizer)
         try:
             self.documents([turns], tokenizer)
