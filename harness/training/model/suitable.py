@@ -66,7 +66,7 @@ def refuse_other_logits(network: Any, model: str) -> None:
     try:
         expected = lm(input_ids=ids, use_cache=False).logits[0].float()
         places = torch.arange(12, device=ids.device)[None]
-        found = network.hidden(Batch(ids, ids, places, None, 12)).float() @ network.lm_head.float().t()
+        found = (network.hidden(Batch(ids, ids, places, None, 12)) @ network.lm_head.t()).float()
     except HarnessError as error:
         raise ModelError(f"{model}: {error}") from error
     except Exception as error:  # whatever a model's own code raises
