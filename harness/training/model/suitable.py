@@ -28,6 +28,10 @@ _CAPS = ("final_logit_softcapping", "logits_soft_cap", "logit_softcap")
 _SINKS = ("sinks", "sink", "attention_sink_bias")
 
 
+class NotApartError(ModelError):
+    """A model that cannot keep the documents of a row apart; it can read them one by one."""
+
+
 def logit_factor(lm: Any) -> float:
     """Return what a model multiplies its logits by, according to its configuration."""
     config, factor = lm.config.get_text_config(), 1.0
@@ -82,7 +86,7 @@ def refuse_other_logits(network: Any, model: str) -> None:
 
 @torch.no_grad()
 def refuse_leaks(network: Any, model: str) -> None:
-    """Raise ModelError for a `Network` that does not keep documents apart which stand side by side in a row.
+    """Raise NotApartError for a `Network` that does not keep documents apart which stand side by side in a row.
 
     Layers that carry a state, or that do not hand the borders on to their attention, do so silently: another first
     document then changes the hidden states of the second.
@@ -100,11 +104,11 @@ def refuse_leaks(network: Any, model: str) -> None:
         except HarnessError as error:
             raise ModelError(f"{model}: {error}") from error
         except Exception as error:  # whatever a model's own code raises
-            raise ModelError(
+            raise NotApartError(
                 f"{model}: cannot read rows of several documents ({first_line(error)}); {_ALONE}"
             ) from error
     if not _alike(found[0], found[1], embeddings.weight.dtype):
-        raise ModelError(
+        raise NotApartError(
             f"{model}: its layers carry something from one document of a row to the next (a state, or attention that "
             f"is not told where documents end); {_ALONE}"
         )

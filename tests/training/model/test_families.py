@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from harness.errors import HarnessError
 from harness.interfaces import TrainingRun
 from harness.models import find_model, quiet
+from harness.reports.loss import loss_table
 from harness.testing.tiny import make_tiny_model
 from harness.training.data.packing import DocumentRows
 from harness.training.loop import Job, train
+from harness.training.loss import measure_loss
 from harness.training.model.network import Network, load_network
 from harness.training.parallel import join
 from harness.training.session import Session
@@ -199,6 +201,22 @@ def test_a_family_is_trained_right(made: Callable[[str], Path], few: Path, tmp_p
     with torch.no_grad():
         total = lost(again, validation, list(range(len(validation)))).item()
     assert total / validation.weights.sum() == pytest.approx(measured, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bloom", "stablelm", "jamba", "rwkv"])
+def test_what_cannot_be_packed_is_measured_one_by_one(made: Callable[[str], Path], few: Path, family: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = made(family)
+    found = measure_loss([few], str(folder), prompt_format="plain", device="cpu")
+    assert found.alone is not None and "carry something" in found.alone
+    assert "documents were read one by one" in loss_table(found)
+    with quiet():
+        lm: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    rows = DocumentRows(found.documents, 128, documents=np.arange(len(found.documents)), loss="responses")
+    with torch.no_grad():
+        expected = alone(lm.eval(), rows, list(range(len(rows)))).item()
+    assert found.totals.sum() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", REFUSED)
