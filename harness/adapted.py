@@ -33,8 +33,11 @@ _LONGEST_HEADER = 100 << 20
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not the weights of a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
+    """Whether a folder holds an adapter and no whole model; some tools put the base's config.json beside one."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return False
+    beside = (folder / ADAPTER_WEIGHTS).is_file() and not any(folder.glob("model*.safetensors"))
+    return beside or not (folder / "config.json").is_file()
 
 
 def adapter_card(folder: Path) -> Mapping[str, Any]:

@@ -108,6 +108,15 @@ def test_every_command_takes_it(harness: Command, tiny: Path, problems: Path, gs
     assert find_model(str(adapter)).with_weights() == Path(VllmEngine().setup(str(adapter)).arguments["model"])
 
 
+def test_a_config_beside_an_adapter_makes_it_no_model(tiny: Path, tmp_path: Path) -> None:
+    adapted(tiny, tmp_path / "adapter")
+    shutil.copy2(tiny / "config.json", tmp_path / "adapter")
+    assert find_model(str(tmp_path / "adapter")).on_base is not None
+    whole = Path(shutil.copytree(tiny, tmp_path / "whole"))
+    shutil.copy2(tmp_path / "adapter" / "adapter_config.json", whole)
+    assert find_model(str(whole)).on_base is None
+
+
 def test_another_adapter_is_another_model(tiny: Path, tmp_path: Path) -> None:
     adapted(tiny, tmp_path / "adapter")
     first, second = find_model(str(tmp_path / "adapter")), Path(shutil.copytree(tiny, tmp_path / "base"))
