@@ -84,13 +84,23 @@ def decoded(value: Any, what: str) -> Any:
 
 
 def messages_of(value: Any, what: str) -> list[Said]:
-    """Return the messages in a column: a list of them, the same as JSON, or a single one."""
+    """Return the messages in a column: a list of them, the same as JSON, a single one, or a list for each field."""
     value = decoded(value, what)
     if isinstance(value, Mapping):
-        value = [value]
+        value = _by_field(value) or [value]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise Unfit(f"{what} is not a list of messages")
     return [said(one, f"message {number} of {what}") for number, one in enumerate(value, 1)]
+
+
+def _by_field(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of an object that has a list for each of their fields, as tables of nested rows may."""
+    columns = {key: each for key, each in value.items() if each is not None}
+    if not all(isinstance(each, list) for each in columns.values()) or not columns.keys() & {"role", "from"}:
+        return []
+    if len({len(each) for each in columns.values()}) != 1:
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def said(value: Any, what: str) -> Said:

@@ -104,6 +104,8 @@ def one(path: Path, row: Any, **options: Any) -> Text:
         ({"instruction": "Is it wet?", "input": "", "output": "It rains.", "system": "Be dry.",
           "history": [["Hi", "Hello"]]}, ("Be dry.", 2)),
         ({"messages": json.dumps([USER, TOLD])}, (None, 0)),
+        ({"messages": {"role": ["user", "assistant"], "content": ["Is it wet?", "It rains."], "name": None}},
+         (None, 0)),
         ({"messages": [{**USER, "content": [{"type": "text", "text": "Is it "}, {"type": "text", "text": "wet?"}]},
                        TOLD]}, (None, 0)),
         ({"prompt": [USER], "completion": [TOLD]}, (None, 0)),
