@@ -93,7 +93,7 @@ def messages_of(value: Any, what: str) -> list[Said]:
     return [said(one, f"message {number} of {what}") for number, one in enumerate(value, 1)]
 
 
-def _by_field(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _by_field(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the messages of an object that has a list for each of their fields, as tables of nested rows may."""
     columns = {key: each for key, each in value.items() if each is not None}
     if not all(isinstance(each, list) for each in columns.values()) or not columns.keys() & {"role", "from"}:
