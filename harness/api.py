@@ -46,7 +46,7 @@ def evaluate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
     judge: str | Path | None = ..., judge_engine: str | Engine | None = ..., judge_options: Mapping[str, Any] = ...,
     judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
-    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
+    trained_on: Sequence[str | Path] = ..., trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
     config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> Run: ...  # fmt: skip
@@ -61,7 +61,7 @@ def evaluate(
     parsers: Sequence[str | Parser] = ..., scorer: str | Scorer | None = ..., scoring: Scoring | None = ...,
     judge: str | Path | None = ..., judge_engine: str | Engine | None = ..., judge_options: Mapping[str, Any] = ...,
     judge_prompt_format: str | Path | None = ..., system: str | None = ..., template: str | None = ...,
-    trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
+    trained_on: Sequence[str | Path] = ..., trackers: Sequence[str | Tracker] = ..., groups_are: GroupsAre | None = ...,
     config: str | Path | None = ..., earlier: Run | str | Path | None = ..., fresh: bool = ..., progress: bool = ...,
     registry: Registry | None = ..., **options: Mapping[str, Any],
 ) -> list[Run]: ...  # fmt: skip
@@ -75,7 +75,7 @@ def evaluate(
     parsers: Sequence[str | Parser] = (), scorer: str | Scorer | None = None, scoring: Scoring | None = None,
     judge: str | Path | None = None, judge_engine: str | Engine | None = None, judge_options: Mapping[str, Any] = _NONE,
     judge_prompt_format: str | Path | None = None, system: str | None = None, template: str | None = None,
-    trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre | None = None,
+    trained_on: Sequence[str | Path] = (), trackers: Sequence[str | Tracker] = (), groups_are: GroupsAre | None = None,
     config: str | Path | None = None, earlier: Run | str | Path | None = None, fresh: bool = False,
     progress: bool = True, registry: Registry | None = None, **options: Mapping[str, Any],
 ) -> Run | list[Run]:  # fmt: skip
@@ -101,6 +101,7 @@ def evaluate(
             asked in `judge_prompt_format`.
         system: a system message, or a file of one. Arguments of the chat template are the table `chat_template`.
         template: which of the model's several chat templates.
+        trained_on: files that the model was trained on: examples that share 13 words in a row with them are recorded.
         trackers: are told the final metrics.
         groups_are: whether groups of examples (MMLU's subjects) are a ``sample`` or the ``whole``, for intervals.
         config: a run file, and `earlier` a run; their options hold where none is given here.
@@ -118,6 +119,7 @@ def evaluate(
     asked |= {"model": str(model), "engine": engine, "prompt_format": prompt_format, "system": system}
     asked |= {"template": template, "parsers": parsers, "scorer": scorer, "scoring": scoring, "trackers": trackers}
     asked |= {"judge_model": judge, "judge_engine": judge_engine, "judge_prompt_format": judge_prompt_format}
+    asked |= {"trained_on": [str(file) for file in trained_on] or None}
     filed, options = _filed(config, earlier), options if not judge_options else {**options, "judge": judge_options}
     runs = _evaluated({**asked, "groups_are": groups_are}, options, filed, registry or Registry(), fresh, progress)
     return runs if several else runs[0]
@@ -213,11 +215,13 @@ def compare(
     *runs: Run | str | Path,
     metrics: Sequence[str] = (),
     groups_are: GroupsAre | None = None,
+    without_contaminated: bool = False,
     registry: Registry | None = None,
 ) -> Comparison:
     """Compare finished runs example by example, the first of each benchmark being the baseline.
 
-    `metrics` are names to restrict it to. `groups_are` says whether groups of examples are a ``sample`` or the
+    `metrics` are names to restrict it to. `without_contaminated` leaves out examples that a model was trained on, as
+    its run records it. `groups_are` says whether groups of examples are a ``sample`` or the
     ``whole``, by default what the first run was made with. Raises RunError for runs that cannot be compared.
     """
     from harness.comparing.comparison import compare as compare_recorded
@@ -226,7 +230,9 @@ def compare(
     kept, notes = begun(_paths(runs))
     _warn(notes)
     read = [read_run(path) for path in kept]
-    return compare_recorded(read, metrics=metrics, groups_are=groups_are, registry=registry)
+    return compare_recorded(
+        read, metrics=metrics, groups_are=groups_are, registry=registry, without_contaminated=without_contaminated
+    )
 
 
 def report(

@@ -100,6 +100,13 @@ def replace_file(path: Path, chunks: Iterable[bytes], *, root: Path | None = Non
             raise
 
 
+def cache_root() -> Path:
+    """Return where what can be made anew is kept: ``HARNESS_CACHE``, else ``harness`` in the user's cache folder."""
+    given = os.environ.get("HARNESS_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+    return base.expanduser()
+
+
 def make_folder(path: Path, fill: Callable[[Path], None]) -> bool:
     """Make a folder with what `fill` writes into it, under another name first; False where `path` is there already.
 

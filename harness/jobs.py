@@ -36,11 +36,12 @@ class Finished:
 
     def summary(self, *, groups: bool = False) -> str:
         """Return the closing table; with `groups` the figures of every group, however many there are."""
-        from harness.reports.summary import summary
+        from harness.reports.summary import contaminated, summary
         from harness.runs.records import Timing
 
         timing = self.run.timing if self.timed else Timing()
-        return summary(self.title, self.run.results, timing, str(self.run.path), groups=groups, notes=self.notes)
+        notes = [*self.notes, *contaminated(self.run)]
+        return summary(self.title, self.run.results, timing, str(self.run.path), groups=groups, notes=notes)
 
 
 class Evaluation:

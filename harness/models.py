@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.adapted import adapter_base, described, is_adapter, whole
 from harness.errors import ModelError, first_line
 from harness.files import open_read, read_json
 
@@ -42,6 +43,7 @@ _NO_INFLUENCE = re.compile(
     re.IGNORECASE,
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_CARD = "harness.json"
 _INDEX = "model.safetensors.index.json"
 _SMALL = 8 << 20  # files below this size are digested whole
 _PIECES = 256  # of the larger ones that many evenly spaced pieces,
@@ -72,16 +74,25 @@ def find_model(model: str) -> ModelFolder:
         folder = _snapshot(*_repository(model), _DESCRIPTIONS)
     if not folder.is_dir():
         raise ModelError(f"{model}: not a folder; give the folder that holds config.json and the weights")
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        remedy = (
-            "an adapter: merge it into its base model first (harness merge ADAPTER --out FOLDER)"
-            if adapter
-            else "not a Hugging Face model folder"
-        )
-        raise ModelError(f"{model}: no config.json, so it is {remedy}")
     state = _state(path for path in sorted(folder.iterdir()) if path.exists())
+    if is_adapter(folder):
+        return _on_base(model, folder, given, state)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{model}: no config.json, so it is not a Hugging Face model folder")
     return _known(model, folder, given, folder.absolute(), state)
+
+
+def _on_base(model: str, folder: Path, given: bool, state: tuple[Any, ...]) -> ModelFolder:
+    """Return the model that the adapter in `folder` makes of its base."""
+    named = adapter_base(folder)
+    try:
+        base = find_model(named)
+    except ModelError as error:
+        raise ModelError(
+            f"{model}: an adapter on {named}, which cannot be read ({error}); put the base there, or merge it "
+            "with another: harness merge ADAPTER --base MODEL --out FOLDER"
+        ) from error
+    return _known(model, folder, given, folder.absolute(), state, None, base)
 
 
 def _state(files: Iterable[Path]) -> tuple[Any, ...]:
@@ -92,10 +103,15 @@ def _state(files: Iterable[Path]) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _known(
-    model: str, folder: Path, given: bool, place: Path, state: tuple[Any, ...], gguf: str | None = None
-) -> ModelFolder:
+    model: str, folder: Path, given: bool, place: Path, state: tuple[Any, ...], gguf: str | None = None,
+    base: ModelFolder | None = None,
+) -> ModelFolder:  # fmt: skip
     """Return the one object for a folder in this `place` whose files are in this state."""
-    return ModelFolder(model, folder, given, gguf)
+    if base is None:
+        return ModelFolder(model, folder, given, gguf)
+    adapter = ModelFolder(model, folder, given)
+    key = hashlib.sha256(f"{adapter.digest} on {base.digest}".encode()).hexdigest()
+    return ModelFolder(model, described(folder, base.path, key, card=_CARD), True, None, OnBase(adapter, base, key))
 
 
 def _gguf(model: str, path: Path) -> Path | None:
@@ -134,12 +150,14 @@ class ModelFolder:
         path: the folder.
         given: whether `name` is this folder, rather than a model on the hub.
         gguf: the name of the GGUF file that holds everything, where it is such a model.
+        on_base: where it is an adapter, that and its base; the folder is one in the cache then.
     """
 
     name: str
     path: Path
     given: bool = True
     gguf: str | None = None
+    on_base: OnBase | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -257,8 +275,11 @@ class ModelFolder:
         MiB, and of larger ones 256 evenly spaced pieces of 4 KiB from the first byte to the last: a step of training
         changes nearly all weights and so is always seen, in well under a second for 16 GB; an edit by hand of single
         weights may not be. READMEs, logs, optimizer states, pickles, subfolders and the harness's own record do not
-        count. A hub model is identified by its name and commit, so that nothing is downloaded for it.
+        count. A hub model is identified by its name and commit, so that nothing is downloaded for it; an adapter by
+        both that it consists of.
         """
+        if self.on_base is not None:
+            return self.on_base.digest
         digest = hashlib.sha256()
         if not self.given:
             name = self.name.partition("@")[0]
@@ -269,6 +290,14 @@ class ModelFolder:
             for content in sampled(path):
                 digest.update(content)
         return digest.hexdigest()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What records say of a model: its digest, and of an adapter also its base's name and the digests of both."""
+        if (parts := self.on_base) is None:
+            return {"model_digest": self.digest}
+        digests = {"adapter_digest": parts.adapter.digest, "base_digest": parts.base.digest}
+        return {"model_digest": self.digest, "base_model": parts.base.name, **digests}
 
     def _read_by_loaders(self) -> list[Path]:
         if self.gguf is not None:
@@ -283,9 +312,12 @@ class ModelFolder:
     def with_weights(self) -> Path:
         """Return the folder with all weights in it; those of a hub model are downloaded.
 
-        Raises ModelError where there are no safetensors weights (a pickle is never loaded), or a shard is missing, and
-        for a GGUF file, whose weights are of another form.
+        Those of an adapter are merged into its base's once, and kept in the cache. Raises ModelError where there are no
+        safetensors weights (a pickle is never loaded), or a shard is missing, and for a GGUF file, whose weights are of
+        another form.
         """
+        if self.on_base is not None:
+            return self.on_base.merged()
         if self.gguf is not None:
             file = self.path / self.gguf
             raise ModelError(f"{self}: GGUF is loaded by --engine transformers alone; or {_serving(file)}")
@@ -331,6 +363,23 @@ class ModelFolder:
         if not isinstance(content, dict):
             raise ModelError(f"{self}: {file} is not a JSON object; copy it anew")
         return content
+
+
+@dataclass(frozen=True)
+class OnBase:
+    """An adapter and its base; `digest` identifies the model that they come to."""
+
+    adapter: ModelFolder
+    base: ModelFolder
+    digest: str
+
+    def merged(self) -> Path:
+        """Return the folder of that model in the cache."""
+        if not self.adapter.given:
+            _snapshot(_repository(self.adapter.name)[0], self.adapter.path.name, _WEIGHTS)
+        base = self.base.with_weights()
+        with quiet():
+            return whole(self.adapter.path, base, self.digest, card=_CARD)
 
 
 def sampled(path: Path) -> Iterator[bytes]:

@@ -25,6 +25,9 @@ from harness.prompts import NO_OPTIONS, Choice, FormatOptions, PromptFormat, cho
 from harness.registry import Registry
 from harness.types import Choices, Generation, Message, Request
 
+#: Folders of a training, which are named with it.
+_OF_A_TRAINING = re.compile(r"best|last|adapter|step-\d{6}")
+
 #: What ``auto`` tries, in this order.
 AUTO_ENGINES = ("vllm", "transformers")
 
@@ -211,14 +214,18 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
 def model_name(model: str) -> str:
     """Return a model's name for folders and files.
 
-    >>> model_name("out/sft/best/"), model_name("meta-llama/Meta-Llama-3-8B"), model_name("outputs.jsonl")
-    ('sft--best', 'meta-llama--Meta-Llama-3-8B', 'outputs')
+    >>> model_name("./out/sft/last/adapter/"), model_name("meta-llama/Meta-Llama-3-8B"), model_name("outputs.jsonl")
+    ('sft--last--adapter', 'meta-llama--Meta-Llama-3-8B', 'outputs')
     """
     path = Path(model)
     if path.is_dir() or path.is_file() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         resolved = path.expanduser().resolve()
         name = resolved.stem if path.is_file() or path.suffix in (".json", ".jsonl") else resolved.name
-        parts = [resolved.parent.name, name] if name in ("best", "last") else [name]
+        parts = [name]
+        for folder in resolved.parents:
+            if not _OF_A_TRAINING.fullmatch(parts[0]):
+                break
+            parts.insert(0, folder.name)
     else:
         parts = model.split("/")
     return re.sub(r"[^\w.+-]+", "-", "--".join(part for part in parts if part)).lstrip(".") or "model"

@@ -15,6 +15,7 @@ LAYERS = [
     {"cli"},
     {"testing"},
     {"api"},
+    {"curve"},
     {"jobs"},
     {"reports", "exporting"},
     {"comparing"},
@@ -39,6 +40,7 @@ LAYERS = [
     {"interfaces"},
     {"types"},
     {"templates"},
+    {"adapted"},
     {"errors", "extras", "files", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

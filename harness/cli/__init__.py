@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "compare": "Say what changed between runs, and by how much more than chance.",
     "chat": "Talk to a model, and keep a transcript.",
+    "curve": "Plot perplexity against benchmarks over a training's checkpoints.",
     "data": "Look at training data.",
     "doctor": "Say what this machine has, what is missing, and how to have it.",
     "export": "Write a run in the form that another tool reads.",

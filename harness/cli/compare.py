@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @runs_argument(compared=True, metavar="RUN RUN [RUN]...")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="This metric alone; may be given again.")
 @groups_are_option
+@click.option("--without-contaminated", is_flag=True, help="Leave out examples that a model was trained on.")
 @click.option("--flips", type=click.IntRange(min=0), default=3, show_default=True, help="Ids to name of each kind.")
 @click.option(
     "--gate",
@@ -32,6 +33,7 @@ def command(
     runs: tuple[Path, ...],
     metrics: tuple[str, ...],
     groups_are: GroupsAre | None,
+    without_contaminated: bool,
     flips: int,
     rules: Path | None,
     drops: tuple[str, ...],
@@ -60,7 +62,7 @@ def command(
     wanted = read_rules(rules, drops)
     kept, notes = begun(runs) if wanted else comparable(runs)  # a gate passes over nothing
     warn(notes)
-    comparison = compare(*kept, metrics=metrics, groups_are=groups_are)
+    comparison = compare(*kept, metrics=metrics, groups_are=groups_are, without_contaminated=without_contaminated)
     gate = apply(comparison, wanted) if wanted else None
     found = [*sections(comparison, flips), *([gate_section(gate)] if gate else [])]
     if form == "json":

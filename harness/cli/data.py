@@ -131,14 +131,10 @@ def _pairs(
 
 def _shared(name: str, data: str | None, shown: Look | PairLook) -> Sequence[str]:
     """Return what the texts that are looked at share with a benchmark, in lines."""
-    from harness.datasets import DataSource
-    from harness.registry import Registry
     from harness.reports.samples import printable
-    from harness.training.data.contamination import overlap
+    from harness.training.data.contamination import against
 
-    benchmark = Registry().benchmark(name)
-    found = overlap(name, benchmark.examples(DataSource(data)), shown.parts())
-    return [printable(line) for line in found.lines()]
+    return [printable(line) for found in against([name], data, shown.parts) for line in found.lines()]
 
 
 def _colour() -> bool:

@@ -34,6 +34,9 @@ from harness.cli.options import ONE_RUN, evaluation_options, groups_are_option, 
 @click.option("--fresh", is_flag=True, help="Begin a new run even if an unfinished or finished one matches.")
 @groups_are_option
 @click.option("--groups", is_flag=True, help="Print the figures of every group, however many there are.")
+@click.option(
+    "--trained-on", multiple=True, metavar="FILE", help="Training data: examples with 13 of its words are noted."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, load no weights, write nothing.")
 def command(
     config: Path | None,

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.comparing.pairing import aligned, example_ids, stated_differences
+from harness.comparing.facts import Facts, contaminated, engine_of, facts_of, format_of
+from harness.comparing.pairing import aligned, example_ids
 from harness.comparing.per_sample import MACRO, per_example
 from harness.errors import ConfigError, RunError, nearest
 from harness.evaluation.by_sample import range_of
@@ -98,44 +99,11 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What stands beside a run's figures: counts, means over samples (None where unknown), rates, and how it was made.
-
-    `n` counts samples, of which there are `samples` of each example. `unparsed` is by parser, `unreadable` by judge,
-    and so is `judged`, how many judgements there are. `differs` says in what the run differs from the baseline, beside
-    the model.
-    """
-
-    path: str
-    model: str
-    n: int
-    samples: int
-    failed: int
-    truncated: int | None
-    unparsed: Mapping[str, int]
-    unreadable: Mapping[str, int]
-    judged: Mapping[str, int]
-    prompt_tokens: float | None
-    completion_tokens: float | None
-    characters: float | None
-    examples_per_second: float | None
-    prompt_tokens_per_second: float | None
-    completion_tokens_per_second: float | None
-    prompt_format: str
-    engine: str
-    differs: Sequence[str]
-
-    @property
-    def outputs(self) -> int:
-        """How many samples have an output: what unparsed and truncated ones are a share of."""
-        return self.n - self.failed
-
-
-@dataclass(frozen=True)
 class BenchmarkComparison:
     """The runs of one benchmark: `facts` by label in the order given, the first being the baseline.
 
-    `groups` counts the groups of examples where these are taken as a sample, else it is None.
+    `groups` counts the groups of examples where these are taken as a sample, else it is None. `contaminated` counts
+    examples that were left out because a model was trained on them, None where that was not asked for.
     """
 
     benchmark: str
@@ -143,6 +111,7 @@ class BenchmarkComparison:
     groups: int | None
     facts: Mapping[str, Facts]
     metrics: Sequence[Metric]
+    contaminated: int | None = None
 
     @property
     def baseline(self) -> str:
@@ -205,11 +174,13 @@ def compare(
     metrics: Sequence[str] = (),
     groups_are: GroupsAre | None = None,
     registry: Registry | None = None,
+    without_contaminated: bool = False,
 ) -> Comparison:
     """Compare finished runs; those of one benchmark with the first of it. `metrics` are names to restrict it to.
 
     `groups_are` says whether groups are a sample or the whole; None is what the first run of a benchmark was made with.
-    Scorers come from `registry`, by default that of what is installed.
+    Scorers come from `registry`, by default that of what is installed. `without_contaminated` leaves out the examples
+    that one of a benchmark's models was trained on, as its run records it.
 
     Raises RunError for runs that cannot be compared (unfinished, other examples, nothing in common) and ConfigError for
     a metric that none has.
@@ -223,7 +194,8 @@ def compare(
     _check(runs, metrics)
     registry = registry or Registry()
     found = [
-        _Paired(group, labels(group, runs), registry, groups_are).compare(metrics) for group in by_benchmark.values()
+        _Paired(group, labels(group, runs), registry, groups_are, without_contaminated).compare(metrics)
+        for group in by_benchmark.values()
     ]
     adjusted, tests = _adjusted(found)
     columns = tuple(dict.fromkeys(label for each in adjusted for label in each.facts))
@@ -243,7 +215,12 @@ class _Paired:
     """The runs of one benchmark by label, their rows brought into the baseline's order."""
 
     def __init__(
-        self, runs: Sequence[Recorded], columns: Sequence[str], registry: Registry, groups_are: GroupsAre | None
+        self,
+        runs: Sequence[Recorded],
+        columns: Sequence[str],
+        registry: Registry,
+        groups_are: GroupsAre | None,
+        without_contaminated: bool,
     ) -> None:
         self._baseline = runs[0]
         self._runs = dict(zip(columns, runs, strict=True))
@@ -257,15 +234,27 @@ class _Paired:
         choice = groups_are or runs[0].record.command.groups_are
         self._sampled = self._grouped and groups_are_sampled(len(numbers), choice)
         self._count = len(numbers)
+        self._left_out = self._leave_out(contaminated(runs)) if without_contaminated else None
+
+    def _leave_out(self, ids: Collection[str]) -> int:
+        """Go on without these examples, and return how many they are."""
+        kept = np.array([identifier not in ids for identifier in self._ids], dtype=np.bool_)
+        if not kept.any():
+            raise RunError(f"{self._baseline.benchmark}: all examples are contaminated; nothing is left to compare")
+        self._order = {label: order[kept] for label, order in self._order.items()}
+        self._groups, self._ids = self._groups[kept], self._ids[kept]
+        return int((~kept).sum())
 
     def compare(self, metrics: Sequence[str]) -> BenchmarkComparison:
         """Return all metrics that a run has, or those named; readers that all runs share come first."""
         readers = dict.fromkeys(reader for run in self._runs.values() for reader in run.results.metrics)
         shared = sorted(readers, key=lambda name: not all(name in run.results.metrics for run in self._runs.values()))
         found = [metric for reader in shared for metric in self._reader(reader, metrics)]
-        facts = {label: _facts(run, self._baseline) for label, run in self._runs.items()}
+        facts = {label: facts_of(run, self._baseline) for label, run in self._runs.items()}
         groups = self._count if self._sampled else None
-        return BenchmarkComparison(self._baseline.benchmark, len(self._ids), groups, facts, tuple(found))
+        return BenchmarkComparison(
+            self._baseline.benchmark, len(self._ids), groups, facts, tuple(found), self._left_out
+        )
 
     def _reader(self, reader: str, wanted: Sequence[str]) -> list[Metric]:
         """Return the metrics of one parser or judge; the first of them is tested."""
@@ -289,15 +278,22 @@ class _Paired:
     def _own(
         self, label: str, recorded: records.Estimate | None, column: Floats | None, macro: bool
     ) -> records.Estimate | None:
-        """Return a run's own figure with groups taken as they are here; the recorded one where that is no other way."""
+        """Return a run's own figure of these examples, with groups taken as they are here.
+
+        It is the recorded one where that is no other; None where it is no mean over the examples that are left.
+        """
         made = self._runs[label].record.command.groups_are
-        if recorded is None or column is None or groups_are_sampled(self._count, made) == self._sampled:
+        if recorded is None or column is None:
+            return None if self._left_out else recorded
+        if not self._left_out and groups_are_sampled(self._count, made) == self._sampled:
             return recorded
         known = ~np.isnan(column)
         values, groups = column[known], self._groups[known]
-        if not self._grouped or not len(values):
-            return recorded
+        if not len(values) or not (self._grouped or self._left_out):
+            return None if self._left_out else recorded
         bounds = range_of(values)
+        if not self._grouped:
+            return records.Estimate.of(mean(values, bounds=bounds))
         if macro:
             return records.Estimate.of(macro_mean(values, groups, bounds=bounds, sampled=self._sampled))
         found = clustered_mean(values, groups, bounds=bounds) if self._sampled else mean(values, bounds=bounds)
@@ -391,7 +387,7 @@ def labels(runs: Sequence[Recorded], among: Sequence[Recorded] = ()) -> list[str
         alike = [other for called, other in zip(names, runs, strict=True) if called == name]
         label = name
         if len(alike) > 1:
-            for fact in (_format, _engine):
+            for fact in (format_of, engine_of):
                 if len({fact(other) for other in alike}) == len(alike):
                     label = f"{name} · {fact(run)}"
                     break
@@ -407,43 +403,6 @@ def _name(run: Recorded, among: Sequence[Recorded]) -> str:
     own = run.record.identity.weights
     others = {other.record.identity.weights for other in among if other.model == run.model} - {None, own}
     return f"{run.model} · {own[:8]}" if own is not None and others else run.model
-
-
-def _format(run: Recorded) -> str:
-    return run.record.prompt_format.name
-
-
-def _engine(run: Recorded) -> str:
-    return run.record.engine
-
-
-def _facts(run: Recorded, baseline: Recorded) -> Facts:
-    answered = ~run.failed
-    return Facts(
-        path=str(run.path),
-        model=run.model,
-        n=len(run),
-        samples=run.record.samples,
-        failed=int(run.failed.sum()),
-        truncated=None if run.results.unknown_ends else int(run.truncated.sum()),
-        unparsed={parser: int(mask.sum()) for parser, mask in run.unparsed.items()},
-        unreadable={judge: sum(each == "unreadable" for each in said) for judge, said in run.verdicts.items()},
-        judged={judge: sum(each not in (None, "judge_error") for each in v) for judge, v in run.verdicts.items()},
-        prompt_tokens=_mean(run.prompt_tokens[answered]),
-        completion_tokens=_mean(run.completion_tokens[answered]),
-        characters=_mean(run.lengths[answered].astype(np.float64)),
-        examples_per_second=run.examples_per_second,
-        prompt_tokens_per_second=run.timing.prompt_tokens_per_second or None,
-        completion_tokens_per_second=run.timing.completion_tokens_per_second or None,
-        prompt_format=_format(run),
-        engine=_engine(run),
-        differs=stated_differences(baseline, run),
-    )
-
-
-def _mean(values: Floats) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
 
 
 def _adjusted(found: Sequence[BenchmarkComparison]) -> tuple[tuple[BenchmarkComparison, ...], int]:

@@ -87,9 +87,9 @@ class TransformersEngine:
         return FolderTokenizer(find_model(model))
 
     def identity(self, model: str) -> Mapping[str, Any]:
-        """Return the model's digest, the dtype that it runs in (``auto``: the checkpoint's) and the sampling seed."""
+        """Return the model's digests, the dtype that it runs in (``auto``: the checkpoint's) and the sampling seed."""
         dtype = "float32" if self.dtype == "auto" and self._device_type() == "cpu" else self.dtype
-        return {"model_digest": find_model(model).digest, "dtype": dtype, "seed": self.seed}
+        return {**find_model(model).identity, "dtype": dtype, "seed": self.seed}
 
     def load(self, model: str) -> Model:
         """Load weights and tokenizer; raises ModelError when anything about them or this machine does not fit."""

@@ -125,7 +125,7 @@ class VllmEngine:
         """Return the model's digest and the options that completions depend on; how work is spread is none of them."""
         folder = find_model(model)
         return {
-            "model_digest": folder.digest,
+            **folder.identity,
             "dtype": self._dtype(folder),
             "max_model_len": self.max_model_len,
             "quantization": self.quantization,

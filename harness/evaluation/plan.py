@@ -68,6 +68,7 @@ class RunOptions:
     intervals; ``auto`` takes ten and more as a sample. `shared` names the options and tables that stand in a run file
     alone, which may be meant for other benchmarks, too. `run_dir` is the run's own folder, in the place of one that is
     named by benchmark, model and time below `out`; with `replace` a run of other options that is there makes way.
+    `trained_on` are files that the model was trained on: examples that share words with them are recorded.
     """
 
     benchmark: tuple[str, ...] = ()
@@ -93,6 +94,7 @@ class RunOptions:
     shared: frozenset[str] = frozenset()
     run_dir: str | None = None
     replace: bool = False
+    trained_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -177,7 +179,7 @@ class Plan:
         given = {**dataclasses.asdict(self.options), "benchmark": [asked], "engine": self.respondent.engine.name}
         for name in _OF_THE_COMMAND:
             del given[name]
-        usual = {"samples": 1, "scoring": "generated"}
+        usual = {"samples": 1, "scoring": "generated", "trained_on": ()}
         return {name: value for name, value in given.items() if name not in usual or value != usual[name]}
 
     def record(self) -> dict[str, Any]:

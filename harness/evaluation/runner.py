@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.calls import answered, blamed, likelihoods_of, read
 from harness.errors import HarnessError, PluginError, PromptError, RunError
+from harness.evaluation.contamination import contamination
 from harness.evaluation.outputs import disagreeing
 from harness.evaluation.plan import Plan
 from harness.evaluation.progress import Progress
@@ -60,10 +61,13 @@ def run(plan: Plan, *, fresh: bool = False, progress: bool = True) -> Outcome:
     found = None if fresh else find_run(plan)
     if found is not None and found.record.command.groups_are != plan.options.groups_are:
         found.update(RUN, {"command": plan.command()})  # what the figures alone depend on is the plan's now
+    known = contamination(plan)
     if found is None:
         plan.respondent.check()  # before anything is written
         _check_room(plan)
-        found = begin_run(plan)
+        found = begin_run(plan, {"contamination": known} if known else {})
+    elif known is not None:
+        found.update(RUN, {"contamination": known})
     plan.respondent.asked_at(found.record.created)
     unread, changed = list[str](), list[str]()
     samples = plan.options.samples

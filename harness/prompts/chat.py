@@ -77,6 +77,7 @@ class ChatTemplate:
         self._moment = moment
         self._frames: dict[str, _Frame] = {}
         self._around: dict[str, tuple[str | None, str]] = {}
+        self.plain: tuple[str | None] | None = None  # why an answer of mere text has no document, once that was asked
 
     def check(self) -> None:
         """Raise ModelError where the template cannot write a message."""
@@ -90,6 +91,19 @@ class ChatTemplate:
         messages = (Message("system", MARK), Message("user", ""))
         try:
             return MARK in self._rendered(messages, True, self._in_parts)
+        except TemplateError:
+            return False
+
+    @cached_property
+    def knows_thoughts(self) -> bool:
+        """Whether the template writes the thoughts of an answer that are given apart from it."""
+        from jinja2 import TemplateError
+
+        thought = {"reasoning_content": MARK, "thinking": MARK}
+        try:
+            return MARK in self._rendered(
+                [Message("user", ""), Message("assistant", "", thought)], False, self._in_parts
+            )
         except TemplateError:
             return False
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.adapted import adapter_base, belonging, is_adapter
 from harness.errors import ConfigError, ModelError
 from harness.files import read_json
 from harness.interfaces import Tokenizer
@@ -102,8 +103,13 @@ def _said(options: FormatOptions) -> str:
 
 
 def read_checkpoint_file(folder: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint's harness.json says, `PromptFormat.card` and more, or nothing without one."""
+    """Return what a checkpoint's harness.json says, `PromptFormat.card` and more, or nothing without one.
+
+    Of an adapter it is that of the checkpoint that it lies in or of its base, where it has none of its own.
+    """
     path = folder / CHECKPOINT_FILE
+    if is_adapter(folder):
+        path = next(iter(belonging(folder, Path(adapter_base(folder)), CHECKPOINT_FILE)), path)
     if not path.is_file():
         return {}
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import ModelError, PromptError
 from harness.interfaces import Tokenizer
 from harness.prompts.chat import ANOTHER, ChatTemplate, trimmed
-from harness.prompts.encoding import Piece, controls_of, encode_pieces, one_bos
+from harness.prompts.encoding import Piece, controls_of, encode_behind, one_bos
 from harness.types import Message, Prompt
 
 #: A response that begins with thoughts, whose borders a model writes as tokens.
@@ -114,7 +114,7 @@ def document(parts: Parts, tokenizer: Tokenizer, end: int) -> Document:
     if not joined:
         if parts.earlier:
             raise PromptError("the prompt and the last response share a token, so earlier ones cannot be learned too")
-        ids = (*prompt, *(token for piece in parts.behind for token in encode_pieces([piece], tokenizer)))
+        ids = (*prompt, *encode_behind(prompt, parts.behind, tokenizer))
     ended = len(ids) > len(prompt) and ids[-1] == end  # by the chat template
     ids = ids if ended else (*ids, end)
     if not parts.earlier:
@@ -157,10 +157,10 @@ def chat_parts(template: ChatTemplate, turns: Turns, system: str | None, tokeniz
 
 
 def _settled(template: ChatTemplate, asked: tuple[Message, ...], tools: tuple[Any, ...]) -> tuple[Message, ...]:
-    """Return earlier turns with thoughts apart from answers, where the template takes them apart itself."""
+    """Return earlier turns with thoughts apart from answers, where the template takes them apart or wants them so."""
     found = tuple(_apart(each) if each.role == "assistant" else each for each in asked)
     same = found == asked or template.render(found, tools=tools) == template.render(asked, tools=tools)
-    return found if same else asked
+    return found if same or template.knows_thoughts else asked
 
 
 def _apart(message: Message) -> Message:
@@ -211,9 +211,12 @@ def _forms(answer: Message) -> Iterator[Message]:
     if (thought := answer.more.get("reasoning_content")) is not None:
         yield answer._replace(more={**answer.more, "thinking": thought})
         return
-    if (apart := _apart(answer)) != answer:
+    apart = _apart(answer)
+    if apart != answer:
         yield apart
     yield answer
+    if apart != answer and not str(apart.more.get("reasoning_content")).strip():  # an empty block is the template's
+        yield apart._replace(more=answer.more)
 
 
 def _doubled(before: str, response: str) -> bool:

@@ -15,11 +15,15 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.interfaces import Tokenizer
 
 _LOOKS_LIKE_ONE = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)  # DeepSeek's bars are full width
+
+
+#: Where a text stands: at the very beginning, right behind a control token, or in the middle of a text.
+Place = Literal["first", "behind", "within"]
 
 
 class Piece(NamedTuple):
@@ -91,6 +95,26 @@ def encode_pieces(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
     return ids if _as_meant(ids, pieces, tokenizer) else _guarded(pieces, tokenizer)
 
 
+def encode_behind(prompt: Sequence[int], pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of the joined pieces as they go on from the ids of a `prompt`, with which they share no token.
+
+    A space that the tokenizer puts before a text is put there only where it would put one within the whole: behind a
+    control token at most.
+    """
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return _behind_anchor(encode_pieces(pieces, tokenizer), pieces, tokenizer)
+    return _guarded(
+        pieces, tokenizer, "behind" if prompt[-1:] and prompt[-1] in controls_of(tokenizer).tokens else "within"
+    )
+
+
+def _behind_anchor(alone: list[int], pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
+    """Return ids of pieces behind a line's end, if that has ids of its own then; else those that they have `alone`."""
+    anchor = encode_pieces([Piece("\n")], tokenizer)
+    found = encode_pieces([Piece("\n"), *pieces], tokenizer)
+    return found[len(anchor) :] if anchor and found[: len(anchor)] == anchor else alone
+
+
 def begin(tokenizer: Tokenizer) -> tuple[int, ...]:
     """Return what the tokenizer puts before any text: its BOS or nothing."""
     bos = tokenizer.bos_token_id
@@ -118,8 +142,8 @@ def _as_meant(ids: Iterable[int], pieces: Iterable[Piece], tokenizer: Tokenizer)
     return controls.within(ids) == meant
 
 
-def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
-    """Return ids in which the control tokens of own pieces alone are control tokens.
+def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer, place: Place = "first") -> list[int]:
+    """Return ids in which the control tokens of own pieces alone are control tokens; the first text has its `place`.
 
     A tokenizer cuts a text at its added tokens and encodes what is in between by itself. So is it done here, with cuts
     at own control tokens only.
@@ -134,25 +158,26 @@ def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
             token = controls.tokens[number]
             between += piece.text[start : match.start()]
             between = between.lstrip() if strip else between
-            ids += _text_ids(between.rstrip() if token.lstrip else between, tokenizer, bool(ids))
+            ids += _text_ids(between.rstrip() if token.lstrip else between, tokenizer, place)
             ids.append(number)
+            place = "behind"
             between, start, strip = "", match.end(), token.rstrip
         between += piece.text[start:]
-    return ids + _text_ids(between.lstrip() if strip else between, tokenizer, bool(ids))
+    return ids + _text_ids(between.lstrip() if strip else between, tokenizer, place)
 
 
-def _text_ids(text: str, tokenizer: Any, inside: bool) -> list[int]:
+def _text_ids(text: str, tokenizer: Any, place: Place) -> list[int]:
     if not text:
         return []
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:  # one without the library tokenizers: it knows which of its tokens are special
         return [*tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)]
-    return list(_plain(tokenizer, inside).encode(text, add_special_tokens=False).ids)
+    return list(_plain(tokenizer, place).encode(text, add_special_tokens=False).ids)
 
 
-@lru_cache(maxsize=8)
-def _plain(tokenizer: Tokenizer, inside: bool) -> Any:
-    """Return a copy of the tokenizer that knows no control token; one for texts `inside` another, or that begin it."""
+@lru_cache(maxsize=12)
+def _plain(tokenizer: Tokenizer, place: Place) -> Any:
+    """Return a copy of the tokenizer that knows no control token, for texts in such a place."""
     from tokenizers import Tokenizer as Backend
 
     content = json.loads(getattr(tokenizer, "backend_tokenizer").to_str())  # noqa: B009  # not in the protocol
@@ -163,8 +188,9 @@ def _plain(tokenizer: Tokenizer, inside: bool) -> Any:
             token.update(content=name, special=True, normalized=False)
     _rename(content.get("model"), names)
     content.update(post_processor=None, truncation=None, padding=None)
-    if inside:
-        _without_prefix(content)
+    if place != "first":
+        for key in ("normalizer", "pre_tokenizer"):
+            content[key] = _without_prefix(content.get(key), place == "within")
     return Backend.from_str(json.dumps(content))
 
 
@@ -182,13 +208,24 @@ def _rename(model: Any, names: Mapping[str, str]) -> None:
         model.update(merges=[pair for pair in pairs if not names.keys() & {*pair, "".join(pair)}])
 
 
-def _without_prefix(content: Any) -> None:
-    """Let no space be put before a text that does not begin the whole."""
-    if isinstance(content, dict):
-        if content.get("type") == "Metaspace" and content.get("prepend_scheme") == "first":
-            content.update(prepend_scheme="never")
-        for key in ("normalizer", "pre_tokenizer", "pretokenizers", "normalizers"):
-            _without_prefix(content.get(key))
-    elif isinstance(content, list):
-        for each in content:
-            _without_prefix(each)
+def _without_prefix(part: Any, within: bool) -> Any:
+    """Return a part of a tokenizer that puts no space before a text that does not begin the whole.
+
+    Behind a control token some put one all the same; `within` a text none does, nor takes any white space away there.
+    """
+    if not isinstance(part, dict):
+        return part
+    for key in ("pretokenizers", "normalizers"):
+        if key in part:
+            kept = (_without_prefix(each, within) for each in part[key])
+            part[key] = [each for each in kept if each is not None]
+    kind = part.get("type")
+    if kind == "Metaspace" and (within or part.get("prepend_scheme") == "first"):
+        part.update(prepend_scheme="never")
+    if within and kind == "Prepend":
+        return None
+    if within and kind == "ByteLevel":
+        part.update(add_prefix_space=False)
+    if within and kind == "Strip":
+        part.update(strip_left=False)
+    return part

@@ -217,16 +217,29 @@ class PromptFormat:
         return ConfigError(f"the prompt format {self.name!r} has a single turn; conversations need 'chat'")
 
     def fault(self, turns: Turns, tokenizer: Tokenizer) -> str | None:
-        """Return why there is no document of `turns` in this format, or None; one turn of mere text is not tried."""
+        """Return why there is no document of `turns` in this format, or None; of mere text in one turn one is tried."""
         if self.single_turn:
             return self._unplaced(turns)
-        if turns.plain and not turns.history and "<think>" not in turns.response:
-            return None
+        if turns.plain and not turns.history and "think>" not in turns.response:
+            return self._plain_fault(tokenizer)
         try:
             self.documents([turns], tokenizer)
         except ModelError as error:
             return str(error)
         return None
+
+    def _plain_fault(self, tokenizer: Tokenizer) -> str | None:
+        """Return why the chat template has no place for an answer without thoughts, or None."""
+        template = self._chat(tokenizer)
+        if template.plain is None:
+            template.plain = (None,)
+            try:
+                self.documents([Turns("a", "b")], tokenizer)
+            except PromptError as error:
+                template.plain = (str(error),)
+            except ModelError:  # one that has no place for any answer: whoever encodes says so
+                pass
+        return template.plain[0]
 
     def _unplaced(self, turns: Turns) -> str | None:
         if turns.history:

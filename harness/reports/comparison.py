@@ -14,9 +14,9 @@ from harness.comparing.comparison import (
     BenchmarkComparison,
     Comparison,
     Difference,
-    Facts,
     Metric,
 )
+from harness.comparing.facts import Facts
 from harness.comparing.gate import Check, Gate
 from harness.evaluation.progress import pace, rate
 from harness.reports.samples import on_one_line, printable
@@ -95,6 +95,12 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         if max(taken.values()) > 1:
             said = ", ".join(f"{label} {count}" for label, count in taken.items())
             yield f"{each.benchmark}: samples an example: {said}; an example's gain is that of its means over them"
+    for each in comparison.benchmarks:
+        if each.contaminated is not None:
+            yield (
+                f"{each.benchmark}: without {each.contaminated:,} examples that a model was trained on; "
+                f"{each.examples:,} are left"
+            )
     yield from _methods(comparison)
     if any(each.p is not None and each.adjusted is None for each in found):
         yield "† not adjusted: another metric is the benchmark's headline"

@@ -16,6 +16,7 @@ from harness.interfaces import Tokenizer
 from harness.reports.samples import printable
 from harness.reports.summary import count_of
 from harness.reports.tables import table
+from harness.training.data.contamination import parts_of
 from harness.training.data.packing import DocumentRows, Loss, StreamRows
 from harness.training.data.texts import Text, Texts
 from harness.training.data.tokens import Tokens, permutation
@@ -94,8 +95,7 @@ class Look:
 
     def parts(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield where each document stands, and the texts in it."""
-        for index, text in enumerate(self.texts):
-            yield self.texts.place(index), [text.prompt, text.response, *(each.content for each in text.history)]
+        return parts_of(self.texts)
 
     def summary(self, width: int) -> str:
         """Return counts, lengths, and what packing into rows of `width` tokens makes of the documents."""

@@ -26,6 +26,8 @@ def loss_table(losses: Losses) -> str:
     for left in losses.documents.readings:
         if left.skipped:
             lines += list(left.lines(left.layout))[1:]
+    if losses.alone is not None:
+        lines.append(printable(f"{losses.alone}; documents were read one by one"))
     if losses.cut:
         lines.append(f"{losses.cut:,} documents are longer than the model can attend to, and were read in pieces")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from harness.reports.data_preview import block, spread, told
 from harness.reports.samples import printable
 from harness.reports.summary import count_of
 from harness.reports.tables import table
+from harness.training.data.contamination import parts_of
 from harness.training.data.pairs import Pair, Pairs
 from harness.training.data.tokens import Tokens, permutation
 
@@ -83,8 +84,7 @@ class PairLook:
 
     def parts(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield where each pair stands, and the texts in it."""
-        for pair in self.pairs:
-            yield pair.place, [pair.prompt, pair.chosen, pair.rejected, *(each.content for each in pair.history)]
+        return parts_of(self.pairs)
 
     def summary(self, width: int) -> str:
         """Return pairs by source, what was left out and why, and lengths beside rows of `width` tokens."""

@@ -74,6 +74,13 @@ def summary(
     return printable("\n".join(lines))
 
 
+def contaminated(run: Run) -> Iterator[str]:
+    """Yield, where that is known, how many examples the model was trained on."""
+    if (known := run.record.contamination) is not None:
+        said = count_of(len(known.found), run.record.selected)
+        yield f"{said} examples share 13 words in a row with what the model was trained on ({', '.join(known.sources)})"
+
+
 def several(results: Results) -> Iterator[str]:
     """Yield what is to be known of several samples an example: what figures are of, and where their variance lies."""
     if results.samples == 1:

@@ -97,6 +97,7 @@ class Command(Record, frozen=True, kw_only=True):
     parsers: list[str] = []
     scorer: str | None = None
     scoring: str = "generated"
+    trained_on: list[str] = []
     options: dict[str, Any] = {}
     more: dict[str, Any] = {}
 
@@ -142,6 +143,16 @@ class Formerly(Record, frozen=True, kw_only=True):
 
     versions: dict[str, str]
     samples: int
+
+
+class Contamination(Record, frozen=True, kw_only=True):
+    """Examples that share 13 words in a row with what the model was trained on, by id, and from where that is known.
+
+    `sources` are files of training data, and harness.json where the checkpoint says it.
+    """
+
+    sources: list[str]
+    found: list[str]
 
 
 class ImportedFile(Record, frozen=True, kw_only=True):
@@ -193,6 +204,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     plugins: list[PluginSource] = []
     identity: Identity
     imported: Imported | None = None
+    contamination: Contamination | None = None
     created: str = ""
     versions: dict[str, str] = {}
     formerly: list[Formerly] = []
@@ -420,12 +432,12 @@ def as_json(record: Record) -> dict[str, Any]:
     if isinstance(record, Timing) and not record.judging:
         del content["judging"]
     if isinstance(record, RunRecord):
-        for name in ("formerly", "notices", "imported"):
+        for name in ("formerly", "notices", "imported", "contamination"):
             if not content[name]:
                 del content[name]
         identity, command = content["identity"], content["command"]
         for table in (identity, command):
-            for name, usual in (("samples", 1), ("scoring", "generated")):
+            for name, usual in (("samples", 1), ("scoring", "generated"), ("trained_on", [])):
                 if table.get(name) == usual:  # as it is where nothing is said of it
                     del table[name]
         identity.update(identity.pop("more"))

@@ -25,9 +25,9 @@ from torch import Tensor
 from harness.errors import DataError, RunError
 from harness.files import replace_file
 from harness.interfaces import TrainingRun
-from harness.training.batch import Batch, TrainingRows, total_steps
+from harness.training.batch import Batch, TrainingRows, steps_in_epoch, total_steps
 from harness.training.checkpoint.folder import BEST, LAST, METRICS, STEP, Checkpoints, TrainingProgress
-from harness.training.checkpoint.kept import is_kept
+from harness.training.checkpoint.kept import is_asked, is_kept
 from harness.training.data.tokens import cache_folder
 from harness.training.graphs import Graphs, recorder
 from harness.training.metrics import Metrics, draw_curves, duration, means, peak_flops
@@ -198,13 +198,15 @@ class Loop:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         if self.over or _due(progress.step, options.log_every):
             self.tell(rate)
-        validates = self.job.validation is not None and (self.over or _due(progress.step, options.validate_every))
+        epoch = steps_in_epoch(len(rows), options.batch_size)
+        asked = is_asked(options.keep, progress.step, epoch)
+        due = self.over or _due(progress.step, options.validate_every) or (asked and options.keep == "epochs")
+        validates = self.job.validation is not None and due
         best = [BEST] if validates and self.validate() else []
         if self.over and self.sums:  # it ends between two lines
             self.tell(rate)
-        asked = isinstance(options.keep, tuple) and progress.step in options.keep
         last = [LAST] if self.over or asked or _due(progress.step, options.save_every) else []
-        last += [STEP] if last and is_kept(options.keep, progress.step) else []
+        last += [STEP] if last and is_kept(options.keep, progress.step, epoch) else []
         if best or last:
             self.save(*best, *last)
 

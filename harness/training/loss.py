@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from harness.errors import DataError
 from harness.models import find_model
 from harness.statistics.ratio import clustered_ratio
+from harness.training.batch import Batch
 from harness.training.data.packing import IGNORE, DocumentRows, Loss
 from harness.training.data.texts import BadRows, Columns, read_texts, training_format
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
@@ -55,6 +56,7 @@ class Losses:
 
     `totals` are nats, `tokens` and `bytes` what they are of, each [documents] in the order of `documents`, which says
     where each comes from. `cut` counts documents that are longer than the model can attend to and were read in pieces.
+    `alone` says why documents were read one by one, where the model cannot keep those of a row apart.
     """
 
     documents: Tokens
@@ -63,6 +65,7 @@ class Losses:
     bytes: npt.NDArray[np.int64]
     cut: int
     format: str
+    alone: str | None = None
 
     def files(self) -> list[FileLoss]:
         """Return the losses of each file, and of all where there are several."""
@@ -97,6 +100,7 @@ def measure_loss(
     Raises ConfigError, DataError or ModelError for what cannot be read, asked or loaded.
     """
     from harness.training.model.network import load_network
+    from harness.training.model.suitable import NotApartError
     from harness.training.parallel import join, leave
 
     folder = find_model(model)
@@ -110,22 +114,35 @@ def measure_loss(
     rows = DocumentRows(tokens, width, documents=np.arange(len(tokens)), loss=loss)
     if not len(rows):
         raise DataError(f"{', '.join(map(str, files))}: nothing in it that a loss could be computed of")
-    size = max(1, _TOGETHER // width)
+    size = rows_together(width)
     options = TrainingOptions(sequence_length=width, microbatch_size=size, device=device, compile=False)
     ranks = join(device)
+    alone: str | None = None
     try:
-        network = load_network(model, options, ranks, packed=True).eval()
-        totals, counts = _summed(network, rows, size, ranks)
+        try:
+            network = load_network(model, options, ranks, packed=True).eval()
+        except NotApartError as error:
+            alone = str(error).partition("; ")[0]
+            network = load_network(model, options, ranks, packed=False).eval()
+        totals, counts = summed_losses(network, rows, size, ranks, alone=alone is not None)
     finally:
         leave()
     sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
-    return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name)
+    return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name, alone)
 
 
-def _summed(
-    network: Network, rows: DocumentRows, size: int, ranks: Ranks
+def rows_together(width: int) -> int:
+    """Return how many rows of a `width` are read at a time."""
+    return max(1, _TOGETHER // width)
+
+
+def summed_losses(
+    network: Network, rows: DocumentRows, size: int, ranks: Ranks, *, alone: bool = False
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return the nats of each document, and of how many tokens they are."""
+    """Return the nats of each document, and of how many tokens they are.
+
+    `size` rows are read at a time, or each document `alone`.
+    """
     import torch
 
     from harness.training.model.attention import fastest_kernels
@@ -133,22 +150,36 @@ def _summed(
 
     totals, counts = np.zeros(len(rows.source)), np.zeros(len(rows.source), np.int64)
     with torch.no_grad(), fastest_kernels(ranks.device):
-        for start in range(0, len(rows), size):
-            numbers = range(start, min(start + size, len(rows)))
-            batch = rows.batch(numbers, size)
+        for batch, owners in _batches(rows, size, alone):
             labels = batch.labels.flatten()
-            there = batch.to(ranks.device)
-            found = -selected_logprobs(network.hidden(there), network.lm_head, there.labels.flatten())
-            owners = _owners(rows, numbers, size)
-            learned = (labels != IGNORE).numpy()
-            np.add.at(totals, owners[learned], found.cpu().double().numpy()[learned])
-            np.add.at(counts, owners[learned], 1)
+            learned = torch.nonzero(labels != IGNORE).flatten()
+            if not len(learned):
+                continue
+            there, chosen = batch.to(ranks.device), learned.to(ranks.device)
+            hidden = network.hidden(there)[chosen]  # positions that count nothing need no logits
+            found = -selected_logprobs(hidden, network.lm_head, there.labels.flatten()[chosen])
+            np.add.at(totals, owners[learned.numpy()], found.cpu().double().numpy())
+            np.add.at(counts, owners[learned.numpy()], 1)
     return totals, counts
 
 
-def _owners(rows: DocumentRows, numbers: Sequence[int], size: int) -> npt.NDArray[np.int64]:
-    """Return the document that each position of a batch of so many rows belongs to, 0 where it is padding."""
-    owners = np.zeros((size, rows.width), np.int64)
+def _batches(rows: DocumentRows, size: int, alone: bool) -> Iterator[tuple[Batch, npt.NDArray[np.int64]]]:
+    """Yield what is read at a time, with the document that each of its positions belongs to."""
+    for start in range(0, len(rows), 1 if alone else size):
+        numbers = range(start, min(start + (1 if alone else size), len(rows)))
+        batch, owners, at = rows.batch(numbers, len(numbers)), _owners(rows, numbers), 0
+        if not alone:
+            yield batch, owners
+        for length in rows.lengths(start) if alone else ():
+            part = slice(at, at + length)
+            ids, labels, places = (each[:, part] for each in (batch.input_ids, batch.labels, batch.position_ids))
+            yield Batch(ids, labels, places, None, length), owners[part]
+            at += length
+
+
+def _owners(rows: DocumentRows, numbers: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the document that each position of a batch of these rows belongs to, 0 where it is padding."""
+    owners = np.zeros((len(numbers), rows.width), np.int64)
     for place, number in enumerate(numbers):
         spans = np.repeat(rows.documents(number), rows.lengths(number))
         owners[place, : len(spans)] = spans

@@ -28,6 +28,8 @@ class TrainingOptions:
             without their own. template, chat_template: which of several chat templates, and its arguments.
             sequence_length: tokens of a row, or of a text.
         on_bad_rows: whether a row that cannot be used refuses its file, or is left out and counted (``skip``).
+        against, against_data: benchmarks whose items the data is searched for before training, thirteen words in a row,
+            and the folder of their data, by default the hub; what is found is said, and recorded in harness.json.
         epochs: passes over the data. max_steps: stop earlier, after so many optimizer steps (the schedule ends there).
         batch_size: rows (of pairs, for preference data) an optimizer step, over all GPUs; the last step of an epoch may
             have fewer. microbatch_size: rows that one GPU computes at a time; it changes speed and memory alone.
@@ -49,7 +51,8 @@ class TrainingOptions:
         validate_every, save_every, log_every: steps between; validation and saving also come at the end, and 0 means
             only then. patience: stop after so many validations in a row that are not the best so far, 0 for never.
         keep: which checkpoints stay beside last/ and best/, as step-000200/: the newest so many of those saved, ``all``
-            of them, or those of a list of steps, which are saved too.
+            of them, those of a list of steps, or those at the end of each epoch (``epochs``), which are saved, and
+            validated, too.
         seed: of the order of the data.
     """
 
@@ -69,12 +72,16 @@ class TrainingOptions:
             "recompute",
             "save_every",
             "keep",
+            "against",
+            "against_data",
             "log_every",
             "deterministic",
         }
     )
 
     data: tuple[str | Mapping[str, Any], ...] = ()
+    against: tuple[str, ...] = ()
+    against_data: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_format: str | None = None
     system: str | None = None
@@ -111,7 +118,7 @@ class TrainingOptions:
     validate_every: int = 0
     patience: int = 0
     save_every: int = 0
-    keep: int | Literal["all"] | tuple[int, ...] = 0
+    keep: int | Literal["all", "epochs"] | tuple[int, ...] = 0
     log_every: int = 10
     seed: int = 0
 

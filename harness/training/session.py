@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,9 @@ from harness.config import configure
 from harness.errors import ConfigError, ModelError
 from harness.interfaces import TrainingRun
 from harness.models import ModelFolder, find_model
-from harness.prompts import format_options
+from harness.prompts import format_options, read_checkpoint_file
 from harness.training.batch import TrainingRows, total_steps
+from harness.training.data.contamination import Overlap, Part, against
 from harness.training.data.texts import Learn, Texts, read_texts, training_format
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
 from harness.training.model.memory import Shape, estimate
@@ -56,6 +57,7 @@ class Training:
             whether there is a validation before the first step too; it picks nothing.
         reference: whether a second copy of the model stands beside the one that is trained. attention: the kernel where
             the options leave it open.
+        texts: gives what the data says, text by text, for benchmarks that it is held against.
         opening: what is done with the output folder held, before the model is loaded.
     """
 
@@ -73,6 +75,7 @@ class Training:
     reference: bool = False
     attention: Attention = "auto"
     opening: Callable[[Ranks], None] = lambda ranks: None
+    texts: Callable[[], Iterable[Part]] = tuple
 
 
 class LoopTrainer(TrainingOptions, ABC):
@@ -112,6 +115,7 @@ class Session:
 
     def __init__(self, options: TrainingOptions, run: TrainingRun) -> None:
         self.options, self.run = options, run
+        self._overlaps: Mapping[str, Overlap] | None = None
         if not options.data:
             name = options.name
             raise ConfigError(f"""no data given: data = ["FILE"] under [{name}], or --set '{name}.data=["FILE"]'""")
@@ -169,11 +173,32 @@ class Session:
             "model": str(plan),
             "format": f"{self.format.name} ({self.choice.reason})",
             **training.facts,
+            **self._against_facts(training),
             "steps": plan.steps_text,
             "memory": plan.memory_text,
         }
         lines = [f"{name:<12}{fact}" for name, fact in facts.items()]
         return "\n".join([*lines, *(["", training.example] if training.example else [])])
+
+    def contamination(self, training: Training) -> Mapping[str, Overlap]:
+        """Return what the data shares with the items of each benchmark that the options name."""
+        if self._overlaps is None:
+            found = against(self.options.against, self.options.against_data, training.texts)
+            self._overlaps = {each.benchmark: each for each in found}
+        return self._overlaps
+
+    def _against_facts(self, training: Training) -> dict[str, str]:
+        lines = [line for found in self.contamination(training).values() for line in found.lines()]
+        return {"against": f"\n{'':<12}".join(line.removeprefix("against ") for line in lines)} if lines else {}
+
+    def _contamination_card(self, training: Training) -> dict[str, Any]:
+        """Return what harness.json says of items that the data holds, those that the model below was trained on too."""
+        below: Any = read_checkpoint_file(Path(self.run.model)).get("contamination", {})
+        cards = {name: dict(card) for name, card in below.items()} if isinstance(below, Mapping) else {}
+        for name, found in self.contamination(training).items():
+            before = cards.get(name, {}).get("found", [])
+            cards[name] = {**found.card(), "found": list(dict.fromkeys([*before, *found.ids]))}
+        return {"contamination": cards} if cards else {}
 
     def job(self, training: Training) -> Job:
         """Return what the loop is to do."""
@@ -188,7 +213,7 @@ class Session:
         }  # fmt: skip
         card = {
             **self.format.card(), "trainer": options.name, "base_model": self.run.model, "recipe": self.run.recipe,
-            "harness": __version__,
+            "harness": __version__, **self._contamination_card(training),
         }  # fmt: skip
         return Job(
             self.run, options, training.objective, training.rows, training.validation, training.packed, self.tokenizer,

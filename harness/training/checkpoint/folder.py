@@ -39,6 +39,7 @@ from typing import Any, BinaryIO, Self
 import msgspec
 import torch
 
+from harness.adapted import ADAPTER
 from harness.errors import RunError, first_line
 from harness.files import MOST_RECORD, open_append, read_json
 from harness.models import quiet
@@ -48,7 +49,6 @@ from harness.training.checkpoint.kept import Kept, keep_step
 from harness.training.checkpoint.manifest import MANIFEST, fault, write_manifest
 from harness.training.checkpoint.weights import Keep, Weights
 from harness.training.model.adapters import (
-    ADAPTER,
     adapter_card,
     adapter_weights,
     ordinary,

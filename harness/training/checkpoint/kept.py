@@ -9,13 +9,18 @@ from typing import Literal, TypeAlias
 
 from harness.training.checkpoint.manifest import MANIFEST, write_manifest
 
-#: Which are kept: the newest so many, all that are saved, or those of these steps.
-Kept: TypeAlias = int | Literal["all"] | tuple[int, ...]
+#: Which are kept: the newest so many, all that are saved, those at the end of each epoch, or those of these steps.
+Kept: TypeAlias = int | Literal["all", "epochs"] | tuple[int, ...]
 
 
-def is_kept(rule: Kept, step: int) -> bool:
+def is_asked(rule: Kept, step: int, epoch: int) -> bool:
+    """Whether a checkpoint is to be saved at `step` in order to be kept; an epoch has so many steps."""
+    return step in rule if isinstance(rule, tuple) else rule == "epochs" and step % epoch == 0
+
+
+def is_kept(rule: Kept, step: int, epoch: int) -> bool:
     """Whether a checkpoint that is saved at `step` is kept."""
-    return step in rule if isinstance(rule, tuple) else bool(rule)
+    return is_asked(rule, step, epoch) or rule == "all" or (isinstance(rule, int) and rule > 0)
 
 
 def keep_step(checkpoint: Path, step: int, rule: Kept, leave_out: str) -> None:

@@ -8,11 +8,19 @@ than one in ten items share say nothing of any and are left out; so are items wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from harness.datasets import DataSource
+from harness.registry import Registry
+from harness.training.data.pairs import Pairs, holds_pairs, read_pairs
+from harness.training.data.texts import Texts, read_texts
 from harness.types import Example
+
+#: A text by where it stands, with its parts.
+Part = tuple[str, Sequence[str]]
 
 #: Words in a row that two texts have in common only if one is from the other.
 WORDS = 13
@@ -44,14 +52,23 @@ class Overlap:
     found: Sequence[Shared]
 
     @property
+    def ids(self) -> list[str]:
+        """The items that share words with a text."""
+        return list(dict.fromkeys(each.item for each in self.found))
+
+    @property
     def items_found(self) -> int:
         """How many items share words with a text."""
-        return len({each.item for each in self.found})
+        return len(self.ids)
 
     @property
     def texts_found(self) -> int:
         """How many texts share words with an item."""
         return len({each.text for each in self.found})
+
+    def card(self) -> dict[str, Any]:
+        """Return what the harness.json of a model that was trained on the texts says of it: the ids of the items."""
+        return {"words": WORDS, "items": self.items - self.short, "texts": self.texts_found, "found": self.ids}
 
     def lines(self, most: int = 10) -> Iterator[str]:
         """Yield what was found in words, the first `most` cases by name."""
@@ -76,6 +93,35 @@ def shingles(text: str) -> Iterator[str]:
     words = _WORD.findall(text.casefold())
     for start in range(len(words) - WORDS + 1):
         yield " ".join(words[start : start + WORDS])
+
+
+def against(names: Iterable[str], data: str | None, texts: Callable[[], Iterable[Part]]) -> Iterator[Overlap]:
+    """Yield what texts share with each benchmark, whose files are in the folder `data`, by default on the hub.
+
+    Raises PluginError or DataError for a benchmark, or its data, that is not there.
+    """
+    registry = Registry()
+    for name in names:
+        yield overlap(name, registry.benchmark(name).examples(DataSource(data)), texts())
+
+
+def parts_of(texts: Texts | Pairs) -> Iterator[Part]:
+    """Yield where each text or pair stands, and what is said in it."""
+    if isinstance(texts, Pairs):
+        for pair in texts:
+            yield pair.place, [pair.prompt, pair.chosen, pair.rejected, *(each.content for each in pair.history)]
+        return
+    for index, text in enumerate(texts):
+        yield texts.place(index), [text.prompt, text.response, *(each.content for each in text.history)]
+
+
+def parts_in(files: Sequence[str | Path]) -> Iterator[Part]:
+    """Yield the same of all texts or pairs in files that can be read; DataError for a file of which none can."""
+    for file in files:
+        if holds_pairs([file], None):
+            yield from parts_of(read_pairs([file], several=True, on_bad_rows="skip"))
+        else:
+            yield from parts_of(read_texts([file], empty=True, on_bad_rows="skip"))
 
 
 def overlap(benchmark: str, examples: Iterable[Example], texts: Iterable[tuple[str, Sequence[str]]]) -> Overlap:

@@ -33,12 +33,15 @@ ODD, SEVERAL, TOOLS, PROMPTS, EMPTY, EQUAL = (
 
 #: The columns that make rows pairs.
 SIDES: Columns = {"chosen": "chosen", "rejected": "rejected"}
+#: OpenAI's, whose input is a request: messages, and tools if any.
+OPENAI: Columns = {"prompt": "input", "chosen": "preferred_output", "rejected": "non_preferred_output"}
 _LAYOUTS: tuple[Columns, ...] = (
     {"prompt": "prompt", **SIDES},
     {"prompt": "instruction", "input": "input", **SIDES},
     {"prompt": "question", **SIDES},
     {"prompt": "conversations", **SIDES},
     SIDES,
+    OPENAI,
 )
 _OPTIONAL = ("input", "system", "history")
 
@@ -135,6 +138,10 @@ def _asked(row: Row, columns: _Named) -> list[Message]:
     if columns.prompt is None:
         return turns
     value = row.get(columns.prompt)
+    if isinstance(value, Mapping) and "messages" in value:
+        if not says_nothing(value.get("tools")):
+            raise LeftOut(TOOLS)
+        value = value.get("messages")
     if value is not None and not isinstance(value, str):
         return turns + _messages(value, columns.prompt)
     prompt = string(row, columns.prompt)

@@ -11,8 +11,8 @@ from harness.datasets import Row
 from harness.types import Message
 
 _SPEAKERS = {
-    **dict.fromkeys(("human",), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "model"), "assistant"),
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "chatbot", "ai", "model"), "assistant"),
     **dict.fromkeys(("developer",), "system"),
     **dict.fromkeys(("observation", "function", "ipython", "tool_response"), "tool"),
 }
@@ -23,11 +23,14 @@ _CALLS = ("function_call", "tool_call")
 #: Under which names messages hold thoughts apart from the answer.
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
+#: By which names messages say that they are to be learned, or not.
+_LEARNED = ("train", "training", "trainable", "loss")
+
 #: What chat templates take from a message beside role and content.
 _TAKEN = ("tool_call_id", "name")
 
 _KNOWN = frozenset(
-    ("role", "from", "content", "value", "tool_calls", "weight", "train", "training", *_THOUGHTS, *_TAKEN)
+    ("role", "from", "content", "value", "tool_calls", "function_call", "weight", *_LEARNED, *_THOUGHTS, *_TAKEN)
 )
 
 
@@ -81,31 +84,43 @@ def decoded(value: Any, what: str) -> Any:
 
 
 def messages_of(value: Any, what: str) -> list[Said]:
-    """Return the messages in a column: a list of them, the same as JSON, or a single one."""
+    """Return the messages in a column: a list of them, the same as JSON, a single one, or a list for each field."""
     value = decoded(value, what)
     if isinstance(value, Mapping):
-        value = [value]
+        value = _by_field(value) or [value]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise Unfit(f"{what} is not a list of messages")
     return [said(one, f"message {number} of {what}") for number, one in enumerate(value, 1)]
+
+
+def _by_field(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the messages of an object that has a list for each of their fields, as tables of nested rows may."""
+    columns = {key: each for key, each in value.items() if each is not None}
+    if not all(isinstance(each, list) for each in columns.values()) or not columns.keys() & {"role", "from"}:
+        return []
+    if len({len(each) for each in columns.values()}) != 1:
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def said(value: Any, what: str) -> Said:
     """Return a message; ShareGPT's from and value, human and gpt, and content in parts are taken too."""
     if not isinstance(value, Mapping):
         raise Unfit(f"{what} is not an object")
-    name = text_of(value.get("role", value.get("from")), f"the role of {what}")
+    name = text_of(value.get("role", value.get("from")), f"the role of {what}").casefold()
     content, more = value.get("content", value.get("value")), dict[str, Any]()
     if name in _CALLS:
         more.update(tool_calls=_calls(decoded(content, what), what))
         content = ""
-    elif not says_nothing(calls := decoded(value.get("tool_calls"), f"the tool_calls of {what}")):
+    elif not says_nothing(calls := decoded(_called(value), f"the tool_calls of {what}")):
         more.update(tool_calls=_calls(calls, what))
         content = content or ""
-    thoughts = [value[key] for key in _THOUGHTS if not says_nothing(value.get(key))]
-    if thoughts:
+    content, within = _without_thoughts(content)
+    if thoughts := [*within, *(value[key] for key in _THOUGHTS if not says_nothing(value.get(key)))]:
         more.update(reasoning_content=text_of(thoughts[0], f"the reasoning of {what}"))
     role = "assistant" if name in _CALLS else _SPEAKERS.get(name, name)
+    if role == "system" and content is None:
+        content = ""
     if role == "tool":
         more |= {key: text_of(value[key], f"{key} of {what}") for key in _TAKEN if not says_nothing(value.get(key))}
         content = content if isinstance(content, str | list) else json.dumps(content, ensure_ascii=False)
@@ -113,6 +128,25 @@ def said(value: Any, what: str) -> Said:
     if role != "tool" and not says_nothing(value.get("name")):
         unused += ("name",)
     return Said(Message(role, _content(content, f"the content of {what}"), more), _learned(value, what), unused)
+
+
+def _called(value: Mapping[str, Any]) -> Any:
+    """Return the calls of tools of a message, or its only one as OpenAI's older form has it."""
+    calls = value.get("tool_calls")
+    return value.get("function_call") if says_nothing(calls) else calls
+
+
+def _without_thoughts(content: Any) -> tuple[Any, list[Any]]:
+    """Return a content without parts that hold thoughts, and what is in these."""
+    if not isinstance(content, list):
+        return content, []
+    kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
+    thoughts = [
+        part.get(kind, part.get("text"))
+        for part, kind in zip(content, kinds, strict=True)
+        if kind in ("thinking", "reasoning")
+    ]
+    return [part for part, kind in zip(content, kinds, strict=True) if kind not in ("thinking", "reasoning")], thoughts
 
 
 def _content(value: Any, what: str) -> str:
@@ -147,7 +181,7 @@ def _learned(value: Mapping[str, Any], what: str) -> bool:
     weight = value.get("weight")
     if weight is not None and weight not in (0, 1):
         raise Unfit(f"the weight of {what} is {weight!r}; a message is learned (1) or not (0)")
-    trained = [value[key] for key in ("train", "training") if value.get(key) is not None]
-    if any(not isinstance(each, bool) for each in trained):
-        raise Unfit(f"'train' of {what} is neither true nor false")
-    return weight != 0 and all(trained)
+    said = {key: value[key] for key in _LEARNED if value.get(key) is not None}
+    if wrong := [key for key, each in said.items() if not isinstance(each, bool)]:
+        raise Unfit(f"{wrong[0]!r} of {what} is neither true nor false")
+    return weight != 0 and all(said.values())

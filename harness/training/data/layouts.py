@@ -6,8 +6,11 @@ Known without being told, by the first row of each file:
                                   value), and either as JSON in a text
     prompt, response              also completion in place of response; both may be lists of messages
     instruction, input, output    Alpaca's; a non-empty input stands behind the instruction, an empty line between them
+    instruction, context,         Dolly's, likewise
+    response
 
-Beside any of them: `system` (also `system_prompt`), `history` (earlier instructions with their responses) and `tools`.
+Beside any of them: `system` (also `system_prompt`), `history` (earlier instructions with their responses) and `tools`
+(also `functions`).
 Other columns are named by hand: ``columns={"prompt": "question", "response": "answer"}``.
 """
 
@@ -34,12 +37,16 @@ ROLES = ("prompt", "response", "input", "system", "history", "tools", "messages"
 _LAYOUTS: tuple[Columns, ...] = (
     {"messages": "messages"},
     {"messages": "conversations"},
+    {"messages": "conversation"},
     {"prompt": "prompt", "response": "response"},
     {"prompt": "instruction", "response": "output", "input": "input"},
     {"prompt": "prompt", "response": "completion"},
+    {"prompt": "instruction", "response": "response", "input": "context"},
 )
 _OPTIONAL = ("input", "system", "history", "tools")
 UNKNOWN = f"no {' or '.join('/'.join(columns.values()) for columns in _LAYOUTS)} there"
+
+_SYSTEM = ("system", "system_prompt")
 
 #: Columns in which the known layouts say which responses are wanted (KTO), and those that no text is made of.
 _LABELS, _MEDIA = ("label", "kto_tag"), ("images", "image", "videos", "audios")
@@ -160,7 +167,7 @@ class Layout:
         earlier = tuple(learned[:-1]) if self._learn == "all" else ()
         more = Extras(asked.role, asked.more, answer.more, (), earlier)
         return Text(
-            asked.content, answer.content, self._source, {}, "\n\n".join(systems) or None,
+            asked.content, answer.content, self._source, {}, "\n\n".join(filter(None, systems)) or None,
             tuple(each.message for each in said[: last - 1]), more,
             tuple(_unused(said, last)),
         )  # fmt: skip
@@ -184,13 +191,18 @@ def _recognised(row: Row) -> _Named:
 
 def _beside(columns: _Named, row: Row) -> _Named:
     """Return a known layout with the columns that may stand beside it and say something in this row."""
-    found = {name: name for name in ("history", "tools") if not says_nothing(row.get(name))}
-    return replace(columns, system=beside_system(row), **found)
+    history, tools = _saying(row, ("history",)), _saying(row, ("tools", "functions"))
+    return replace(columns, system=beside_system(row), history=history, tools=tools)
 
 
 def beside_system(row: Row) -> str | None:
     """Return the name of the column that holds a row's system message, None where there is none."""
-    return next((name for name in ("system", "system_prompt") if not says_nothing(row.get(name))), None)
+    return _saying(row, _SYSTEM)
+
+
+def _saying(row: Row, names: Sequence[str]) -> str | None:
+    """Return the first of these columns that says something in a row."""
+    return next((name for name in names if not says_nothing(row.get(name))), None)
 
 
 def _refuse(row: Row, columns: _Named) -> None:

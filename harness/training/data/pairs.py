@@ -9,6 +9,8 @@ Known without being told, by the first row of each file:
     instruction, input, chosen, rejected  a non-empty input stands behind the instruction, an empty line between them
 
     question, chosen, rejected            Orca's
+    input, preferred_output,              OpenAI's: a request with its messages, and one message for each response
+    non_preferred_output
     conversations, chosen, rejected       LLaMA-Factory's: what comes before, and one message for each response
 
 Beside any of them: `system` (also `system_prompt`) and `history`. Other columns are named by hand:
@@ -34,7 +36,7 @@ from typing import overload
 from harness.datasets import Row, Rows, read_rows
 from harness.errors import ConfigError, DataError, nearest
 from harness.prompts import NO_EXTRAS, Extras
-from harness.training.data.conversations import SIDES, Columns, Layout, LeftOut
+from harness.training.data.conversations import OPENAI, SIDES, Columns, Layout, LeftOut
 from harness.training.data.fields import Unfit
 from harness.training.data.texts import BadRows, Reading, Text, TextFile, Texts, general
 from harness.types import Message
@@ -43,7 +45,7 @@ from harness.types import Message
 ROLES = ("prompt", "chosen", "rejected", "input", "system", "history")
 
 #: Raised when the same rows would give other pairs than before: token ids of the sides are kept on disk.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,10 @@ def holds_pairs(files: Sequence[str | Path], columns: Columns | None = None) -> 
     """
     if columns:
         return bool(SIDES.keys() & columns.keys())
-    kinds = {str(path): SIDES.keys() <= _first_row(_existing(path)).keys() for path in files}
+    kinds = {}
+    for path in files:
+        found = _first_row(_existing(path)).keys()
+        kinds[str(path)] = SIDES.keys() <= found or set(OPENAI.values()) <= found
     if len(set(kinds.values())) > 1:
         one, other = (next(path for path, kind in kinds.items() if kind is wanted) for wanted in (True, False))
         raise DataError(f"{one} has pairs and {other} has not; look at them one after the other")

@@ -29,11 +29,12 @@ import numpy.typing as npt
 
 from harness.datasets import file_sha256
 from harness.errors import ConfigError, DataError
+from harness.files import cache_root
 from harness.prompts import PromptFormat
 from harness.training.data.texts import Fits, Reading, Text, Texts
 
 #: Raised when the same inputs would give other ids than before, or would be refused.
-_VERSION = 4
+_VERSION = 5
 
 _TOGETHER = 1024  # texts that are encoded in one call
 _SETTLED = 2_000_000_000  # nanoseconds after which a change of a file is sure to have another time
@@ -165,9 +166,7 @@ def stable_order(keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def cache_folder() -> Path:
     """Return where token ids are kept unless told otherwise: below ``HARNESS_CACHE``, else the user's cache folder."""
-    given = os.environ.get("HARNESS_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
-    return base.expanduser() / "tokens"
+    return cache_root() / "tokens"
 
 
 def tokenize(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, *, cache: Path | None = None) -> Tokens:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.adapted import ADAPTER_CONFIG, ADAPTER_WEIGHTS, nothing_fetched
 from harness.errors import ConfigError
 from harness.training.parallel import like, whole
 
@@ -28,13 +26,11 @@ if TYPE_CHECKING:
 
     from harness.training.options import TrainingOptions
 
-ADAPTER = "adapter"
 
 _NAME = "default"
 #: Layers that are called with the same input one after the other.
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-_FETCHER = "kernels"  # the package that fetches compiled code
-_CONFIG, _WEIGHTS, _PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+_PREFIX = "base_model.model."
 
 
 def adapter_config(options: TrainingOptions) -> Any:
@@ -45,7 +41,7 @@ def adapter_config(options: TrainingOptions) -> Any:
     if not options.lora_rank:
         return None
     try:
-        with _nothing_fetched():
+        with nothing_fetched():
             from peft import LoraConfig
     except ImportError as error:
         raise ConfigError("lora_rank needs peft: pip install 'posttrain-harness[lora]'") from error
@@ -65,7 +61,7 @@ def quantization(options: TrainingOptions, dtype: torch.dtype, world: int) -> An
             f"base_bits={options.base_bits} trains on one GPU; start a single process, or give base_bits=0"
         )
     try:
-        with _nothing_fetched():
+        with nothing_fetched():
             import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
     except ImportError as error:
@@ -74,31 +70,6 @@ def quantization(options: TrainingOptions, dtype: torch.dtype, world: int) -> An
     return configure(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-
-
-@contextmanager
-def peft_quietly() -> Iterator[None]:
-    """Have what imports peft inside fetch nothing; raise ConfigError where it is not installed."""
-    try:
-        with _nothing_fetched():
-            yield
-    except ImportError as error:
-        raise ConfigError("adapters need peft: pip install 'posttrain-harness[lora]'") from error
-
-
-@contextmanager
-def _nothing_fetched() -> Iterator[None]:
-    """Keep bitsandbytes, which peft imports too, from fetching compiled code from the hub and running it on a CPU."""
-    before = sys.modules.get(_FETCHER)
-    sys.modules[_FETCHER] = None  # type: ignore[assignment]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would warn of that
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[_FETCHER]
-        else:
-            sys.modules[_FETCHER] = before
 
 
 def settle_quantized(lm: Any) -> None:
@@ -199,15 +170,15 @@ def save_adapter(folder: Path, weights: Mapping[str, Tensor], card: str) -> None
 
     folder.mkdir()
     named = {_PREFIX + name.replace(f".{_NAME}.", "."): tensor.contiguous() for name, tensor in weights.items()}
-    save_file(named, folder / _WEIGHTS, metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(card, encoding="utf-8")
+    save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (folder / ADAPTER_CONFIG).write_text(card, encoding="utf-8")
 
 
 def restore_adapter(folder: Path, lm: Any) -> None:
     """Put an adapter that `save_adapter` wrote in the place of the model's own."""
     from safetensors.torch import load_file
 
-    saved = load_file(folder / _WEIGHTS)
+    saved = load_file(folder / ADAPTER_WEIGHTS)
     for name, tensor in adapter_weights(lm).items():
         tensor.copy_(like(saved[_PREFIX + name.replace(f".{_NAME}.", ".")], tensor))
 

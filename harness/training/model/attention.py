@@ -24,7 +24,7 @@ from harness.errors import ConfigError
 from harness.training.options import Attention
 
 #: The names under which transformers knows the two ways to attend.
-VARLEN, SDPA = "harness-varlen", "harness-sdpa"
+VARLEN, SDPA = "harness-varlen", "harness-causal"
 
 
 def implementation(wanted: Attention, device: torch.device, dtype: torch.dtype, packed: bool) -> str:
@@ -67,7 +67,9 @@ def _sdpa(
     """Attend causally within each document; query [rows, heads, width, size], output [rows, width, heads, size]."""
     borders, keys = options.get("cu_seq_lens_q"), options.get("keys")
     width = query.shape[2]
-    _refuse_unsupported(attention_mask, min(width, max_length_q or width) if borders is not None else width, options)
+    _refuse_unsupported(
+        module, attention_mask, min(width, max_length_q or width) if borders is not None else width, options
+    )
     if keys is not None:
         key, value = key[:, :, keys], value[:, :, keys]
 
@@ -82,11 +84,11 @@ def _sdpa(
         )  # fmt: skip
 
     if borders is None:
-        return attend(slice(None), slice(None)).transpose(1, 2), None
+        return attend(slice(None), slice(None)).transpose(1, 2).contiguous(), None
     own = [slice(*ends) for ends in pairwise(borders.tolist())]
     seen = own if keys is None or cu_seq_lens_k is None else [slice(*ends) for ends in pairwise(cu_seq_lens_k.tolist())]
     parts = [attend(*both) for both in zip(own, seen, strict=True) if both[0].stop > both[0].start]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
 def _varlen(
@@ -99,7 +101,7 @@ def _varlen(
     if borders is None:
         return _sdpa(module, query, key, value, attention_mask, **options)
     longest, keys, key_borders = max_length_q, options.get("keys"), borders
-    _refuse_unsupported(attention_mask, longest, options)
+    _refuse_unsupported(module, attention_mask, longest, options)
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     if keys is not None:
         key, value, key_borders = key[keys], value[keys], cu_seq_lens_k
@@ -118,10 +120,19 @@ def _varlen_kernel() -> Callable[..., Tensor]:
     return partial(kernel, enable_gqa=True) if grouped else kernel
 
 
-def _refuse_unsupported(attention_mask: Tensor | None, longest: int, options: dict[str, Any]) -> None:
+def _refuse_unsupported(module: Any, attention_mask: Tensor | None, longest: int, options: dict[str, Any]) -> None:
     """Raise ConfigError for a model whose attention is more than causal: computing something else would be silent."""
+    if attention_mask is not None:
+        raise ConfigError("its attention has a mask of its own, which no kernel here takes; take another model")
+    if options.get("s_aux") is not None:
+        raise ConfigError("its attention has sinks, which no kernel here computes; take another model")
+    if (cap := options.get("softcap")) is not None:
+        raise ConfigError(
+            f"it caps its attention scores ({cap}), which attention=flash alone computes (a GPU and bfloat16); give "
+            "that, or take another model"
+        )
     window = options.get("sliding_window")
-    if attention_mask is not None or options.get("softcap") is not None or options.get("s_aux") is not None:
-        raise ConfigError("this model's attention has masks, caps or sinks of its own; give attention=flash")
+    if window is None:
+        window = getattr(getattr(module, "config", None), "attention_chunk_size", None)
     if window is not None and window < longest:
         raise ConfigError(f"this model attends to {window} tokens at most, below the rows' {longest}; shorten the rows")

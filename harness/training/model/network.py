@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from harness.errors import HarnessError, ModelError, first_line
+from harness.errors import ModelError, first_line
 from harness.models import find_model, quiet
 from harness.training.batch import Batch
 from harness.training.checkpoint.weights import saved_shapes
@@ -22,10 +22,15 @@ from harness.training.model.adapters import (
 from harness.training.model.attention import implementation
 from harness.training.model.float8 import check_float8, to_float8
 from harness.training.model.memory import recompute_activations
+from harness.training.model.suitable import (
+    ANOTHER,
+    logit_factor,
+    refuse_leaks,
+    refuse_other_logits,
+    refuse_unsuitable,
+)
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, shard
-
-_ALONE = "take another model (the trainer sft can do without borders: sft.packing=concat)"
 
 #: What a loss is to the loop: given network, microbatch and scale, it returns `scale` · the loss summed over what the
 #: microbatch counts, attached to the graph, and named sums for the metrics (detached, not scaled), ``loss`` among them.
@@ -44,7 +49,10 @@ class Network(nn.Module):
         super().__init__()
         self.lm = lm
         self.shapes: Mapping[str, tuple[int, ...]] = {}  # of an adapted model's checkpoints, by their names
-        _refuse_unsupported(lm)
+        refuse_unsuitable(lm)
+        self._factor = logit_factor(lm)
+        base = lm.base_model
+        self._decoder = [lm.model if base is lm else base]  # in a list: it is a module of the model already
 
     def train(self, mode: bool = True) -> Self:
         """Set whether gradients are wanted; the model itself stays as it is evaluated, with no dropout of any kind."""
@@ -56,7 +64,7 @@ class Network(nn.Module):
         return objective(self, batch, scale)
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Return the last hidden states of a microbatch, [rows · width, H]."""
+        """Return the hidden states of a microbatch, [rows · width, H], whose products with `lm_head` are logits."""
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         if batch.borders is not None:
             inputs = {name: tensor.reshape(1, -1) for name, tensor in inputs.items()}
@@ -64,8 +72,8 @@ class Network(nn.Module):
             inputs |= {f"max_length_{side}": batch.longest for side in "qk"}
             if batch.keys is not None:
                 inputs |= {"cu_seq_lens_k": batch.key_borders, "keys": batch.keys}
-        output = self.lm.base_model(**inputs, use_cache=False).last_hidden_state
-        return torch.flatten(output, 0, 1)
+        output = torch.flatten(self._decoder[0](**inputs, use_cache=False).last_hidden_state, 0, 1)
+        return output if self._factor == 1 else output * self._factor
 
     @property
     def lm_head(self) -> Tensor:
@@ -98,42 +106,15 @@ def load_network(model: str, options: TrainingOptions, ranks: Ranks, *, packed: 
     attention = implementation(options.attention, ranks.device, dtype, packed)
     lm = load_lm(model, dtype, ranks.device, attention, quantized)
     network = Network(lm)
+    refuse_other_logits(network, model)
     if packed:
-        _refuse_leaks(network, model)
+        refuse_leaks(network, model)
     if options.float8 != "none":
         to_float8(lm, options)
     if adapter is not None:
         network.shapes = saved_shapes(lm)
         add_adapter(lm, adapter, dtype, options.seed)
     return prepared(network, options, ranks)
-
-
-@torch.no_grad()
-def _refuse_leaks(network: Network, model: str) -> None:
-    """Raise ModelError for a model that does not keep documents apart which stand side by side in a row.
-
-    Layers that carry a state, or that do not hand the borders on to their attention, do so silently: another first
-    document then changes the hidden states of the second.
-    """
-    embeddings = network.lm.get_input_embeddings()
-    device, lengths = embeddings.weight.device, [12, 4]
-    places = torch.cat([torch.arange(length, device=device) for length in lengths])
-    borders = torch.tensor([0, 12, 16], dtype=torch.int32, device=device)
-    found = []
-    for first in (1, 5):
-        ids = (places * 7 + 3) % embeddings.num_embeddings
-        ids[:12] = (places[:12] * first + first) % embeddings.num_embeddings
-        try:
-            found.append(network.hidden(Batch(ids[None], ids[None], places[None], borders, 12))[12:].float())
-        except HarnessError:
-            raise
-        except Exception as error:  # whatever a model's own code raises
-            raise ModelError(
-                f"{model}: cannot read rows of several documents ({first_line(error)}); {_ALONE}"
-            ) from error
-    allowed = 1e-4 if embeddings.weight.dtype == torch.float32 else 0.05  # experts may round otherwise
-    if ((found[0] - found[1]).abs().max() > allowed * found[0].abs().max()).item():
-        raise ModelError(f"{model}: its layers do not keep the documents of a row apart; {_ALONE}")
 
 
 def weights_dtype(options: TrainingOptions, device: torch.device) -> torch.dtype:
@@ -162,6 +143,12 @@ def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str
                 folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True,
                 output_loading_info=True, **more,
             )  # fmt: skip
+    except KeyError as error:
+        if error.args != (attention,):
+            raise ModelError(f"{model}: cannot be loaded for training ({first_line(error)})") from error
+        raise ModelError(
+            f"{model}: its attention is of a class of its own, which does not take the kernels here; {ANOTHER}"
+        ) from error
     except Exception as error:  # the library raises whatever its parsers raise
         raise ModelError(f"{model}: cannot be loaded for training ({first_line(error)})") from error
     if missing := sorted(report.get("missing_keys")):
@@ -191,15 +178,3 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
             raise ModelError(f"{name} is saved in another form than it computes in; train it on one GPU")
         shard(network, list(network.layers), ranks)
     return network.train()
-
-
-def _refuse_unsupported(lm: Any) -> None:
-    """Raise ModelError for a model whose logits are more than hidden states times the output layer's weight."""
-    head = lm.get_output_embeddings()
-    name = type(lm).__name__
-    if head is None or not isinstance(head, nn.Linear) or head.bias is not None:
-        raise ModelError(f"{name} has no plain output layer; its loss cannot be computed in chunks")
-    config = lm.config.get_text_config()
-    for option in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, option, None) not in (None, 1, 1.0):
-            raise ModelError(f"{name} changes its logits ({option}); training it is not supported")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.training.data.contamination import parts_of
 from harness.training.options import Attention
 from harness.training.session import LoopTrainer, Session, Training, shortened
 from harness_dpo.data import Data, read_data
@@ -48,6 +49,7 @@ class DPO(DPOOptions, LoopTrainer):
             facts=_facts(self, data), example=_pair_text(self, data, session.tokenizer),
             best="accuracy", highest=True, baseline=True,
             reference=model is not None and self.reference == "same", attention=attention, opening=opening,
+            texts=lambda: parts_of(data.pairs),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from harness.errors import ConfigError
 from harness.training.batch import Ints
+from harness.training.data.contamination import parts_of
 from harness.training.data.packing import DocumentRows, PackedRows, StreamRows, rows_digest
 from harness.training.data.texts import Texts
 from harness.training.data.tokens import Tokens, permutation
@@ -49,6 +50,7 @@ class SFT(SFTOptions, LoopTrainer):
         return Training(
             rows, nll, rows_digest(rows, validation), validation,
             packed=rows.isolated, baseline=True, facts=facts, example=row_text(rows, first, session.tokenizer),
+            texts=lambda: parts_of(session.texts(learn=self.learn)),
         )  # fmt: skip
 
 

@@ -104,6 +104,8 @@ def one(path: Path, row: Any, **options: Any) -> Text:
         ({"instruction": "Is it wet?", "input": "", "output": "It rains.", "system": "Be dry.",
           "history": [["Hi", "Hello"]]}, ("Be dry.", 2)),
         ({"messages": json.dumps([USER, TOLD])}, (None, 0)),
+        ({"messages": {"role": ["user", "assistant"], "content": ["Is it wet?", "It rains."], "name": None}},
+         (None, 0)),
         ({"messages": [{**USER, "content": [{"type": "text", "text": "Is it "}, {"type": "text", "text": "wet?"}]},
                        TOLD]}, (None, 0)),
         ({"prompt": [USER], "completion": [TOLD]}, (None, 0)),
@@ -111,6 +113,15 @@ def one(path: Path, row: Any, **options: Any) -> Text:
         ({"prompt": "Is it wet?", "response": "It rains.", "system": None, "history": []}, (None, 0)),
         ({"messages": [USER, TOLD, USER, {**TOLD, "content": "Wrong.", "weight": 0}]}, (None, 0)),
         ({"messages": [USER, TOLD, USER, {**TOLD, "content": "Wrong.", "train": False}]}, (None, 0)),
+        ({"messages": [USER, TOLD, USER, {**TOLD, "content": "Wrong.", "loss": False}]}, (None, 0)),
+        ({"messages": [USER, TOLD, USER, {**TOLD, "content": "Wrong.", "trainable": False}]}, (None, 0)),
+        ({"messages": [{"role": "system", "content": None}, USER, TOLD]}, (None, 0)),
+        ({"messages": [{"role": "System", "content": "Be dry."}, {"role": "User", "content": "Is it wet?"},
+                       {"role": "Chatbot", "content": "It rains."}]}, ("Be dry.", 0)),
+        ({"conversation": [{"role": "prompter", "content": "Is it wet?"}, {"role": "ai", "content": "It rains."}]},
+         (None, 0)),
+        ({"instruction": "Is it wet?", "context": "", "response": "It rains.", "category": "open_qa"}, (None, 0)),
+        ({"instruction": "Is it wet?", "response": "It rains."}, (None, 0)),
     ],
 )  # fmt: skip
 def test_what_a_row_says_is_in_its_text(tmp_path: Path, row: Any, expected: tuple[str | None, int]) -> None:
@@ -139,6 +150,12 @@ def test_tools_their_calls_and_results_are_rendered_by_the_template(tmp_path: Pa
     row = {"messages": [USER, CALL], "tools": TOOLS}
     _, taught = learned(written(tmp_path / "a.jsonl", [row]), tokenizer)
     assert taught.endswith(f'<call>{{"name": "look", "arguments": {{"at": "sky"}}}}</call>{END}')
+    older = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"at": "sky"}'}}
+    row = {"messages": [USER, older, {"role": "function", "name": "look", "content": "drops"}, TOLD]}
+    path = written(tmp_path / "a.jsonl", [{**row, "functions": [{"name": "look"}]}])
+    read, _ = learned(path, tokenizer)
+    assert f"<tools>{json.dumps(TOOLS)}</tools>" in read
+    assert '<call>{"name": "look", "arguments": {"at": "sky"}}</call>' in read and f"<|tool|>\ndrops{END}" in read
     shared = [{"from": "human", "value": "Is it wet?"},
               {"from": "function_call", "value": json.dumps({"name": "look"})},
               {"from": "observation", "value": "drops"}, {"from": "gpt", "value": "It rains."}]  # fmt: skip
@@ -151,8 +168,10 @@ def test_tools_their_calls_and_results_are_rendered_by_the_template(tmp_path: Pa
     [
         {"role": "assistant", "content": "It rains.", "reasoning_content": "look up"},
         {"role": "assistant", "content": "<think>\nlook up\n</think>\n\nIt rains."},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "look up"},
+                                          {"type": "text", "text": "It rains."}]},
     ],
-)
+)  # fmt: skip
 def test_a_thought_is_learned_as_the_template_writes_it_and_once(tmp_path: Path, folder: Path, answer: Any) -> None:
     path = written(tmp_path / "a.jsonl", [{"messages": [USER, answer]}])
     _, taught = learned(path, tokenizer_of(folder, TEMPLATE))
@@ -164,9 +183,23 @@ def test_a_thought_is_learned_as_the_template_writes_it_and_once(tmp_path: Path,
     assert taught == (
         "<|channel|>analysis<|message|>look up<|end|><|start|>assistant<|channel|>final<|message|>It rains." + END
     )
-    if "reasoning_content" in answer:
+    if "<think>" not in answer["content"]:
         with pytest.raises(DataError, match="a.jsonl:1: the chat template has no place for the response's thoughts"):
             encoded(path, tokenizer_of(folder, SIMPLE))
+
+
+@pytest.mark.parametrize("block", ["<think>\n\n</think>\n\n", "<think></think>", "\n<think>\n</think>\n"])
+def test_an_empty_block_of_thoughts_is_the_templates(tmp_path: Path, folder: Path, block: str) -> None:
+    """Where it writes one; else it is text as any other."""
+    path = written(tmp_path / "a.jsonl", [{"messages": [USER, {**TOLD, "content": f"{block}It rains."}]}])
+    assert learned(path, tokenizer_of(folder, TEMPLATE))[1] == f"<think>\n\n</think>\n\nIt rains.{END}"
+    assert learned(path, tokenizer_of(folder, SIMPLE))[1] == f"{block.lstrip()}It rains.{END}"
+
+
+def test_a_row_that_a_template_takes_otherwise_is_named(tmp_path: Path, folder: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"messages": [USER, {**TOLD, "content": "look up</think>It rains."}]}])
+    with pytest.raises(DataError, match="a.jsonl:1: the chat template"):
+        encoded(path, tokenizer_of(folder, TEMPLATE))
 
 
 def test_a_template_that_trims_trims_what_is_learned(tmp_path: Path, folder: Path) -> None:

@@ -157,6 +157,7 @@ def test_every_layout(tmp_path: Path) -> None:
         {"prompt": p, "chosen": said(p, c), "rejected": said(p, r), "score_chosen": 7.5},
         {"prompt": p, "chosen": answer(c), "rejected": answer(r)},
         {"prompt": said(p), "chosen": answer(c), "rejected": answer(r)},
+        {"input": {"messages": said(p)}, "preferred_output": answer(c), "non_preferred_output": answer(r)},
     ):
         for name in ("a.jsonl", "a.parquet"):
             assert read(written(tmp_path / name, [row])) == [COLOUR]
@@ -172,6 +173,15 @@ def test_every_layout(tmp_path: Path) -> None:
         assert (pair.system, pair.prompt, pair.chosen, pair.rejected) == ("Be brief.", p, c, r)
     shared = {"chosen": [{"from": "human", "value": p}, {"from": "gpt", "value": c}], "rejected": said(p, r)}
     assert read(written(path, [shared])) == [COLOUR]
+
+
+def test_openais_pairs_are_known_and_tools_in_them_are_left_out(tmp_path: Path) -> None:
+    p, c, r = COLOUR
+    row = {"input": {"messages": said(p)}, "preferred_output": answer(c), "non_preferred_output": answer(r)}
+    assert holds_pairs([written(tmp_path / "a.jsonl", [row])])
+    asked = {"messages": said(p), "tools": [{"type": "function"}]}
+    pairs = read_pairs([written(tmp_path / "a.jsonl", [row, {**row, "input": asked}])])
+    assert (len(pairs), dict(pairs.left_out)) == (1, {"tools, or thoughts apart from the answer": 1})
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:

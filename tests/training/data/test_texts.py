@@ -134,7 +134,8 @@ def test_what_a_file_can_have_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:2: not JSON \(Expecting value, column 1\); 1 bad line in all"):
         read_texts([path]).check()
     nothing = (
-        "no messages or conversations or prompt/response or instruction/output/input or prompt/completion there, only "
+        "no messages or conversations or conversation or prompt/response or instruction/output/input or "
+        "prompt/completion or instruction/response/context there, only "
     )
     assert refusal(tmp_path / "a.json", [{"q": "a", "r": "b"}] * 3) == (
         f"a.json, item 1: {nothing}'q', 'r'; "
