@@ -17,7 +17,7 @@ _DRAWS = 20_000
 
 #: What is counted in advance for agreement and for disagreement, each spread evenly over its cells of the table. Of
 #: the priors tried these two cover best from 20 items on (docs/statistics.md).
-_AGREED, _DISAGREED = 1.0, 0.75
+_AGREED, _DISAGREED = 1.25, 1.0
 
 
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable], *, seed: int = 0) -> Estimate:
@@ -25,7 +25,7 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable], *, seed: int = 0) 
 
     a[i] and b[i] are the two labels of one item; any hashable values. Assumes that items are independent. The standard
     error is asymptotic. The interval is that of 20,000 seeded draws from the posterior of the table of labels, after a
-    Dirichlet prior that is worth one item of agreement and three quarters of one of disagreement; it always holds the
+    Dirichlet prior that is worth one and a quarter items of agreement and one of disagreement; it always holds the
     value. No items, or a single label used throughout by both, leave kappa undefined: NaN.
     Source: J. Cohen, Educational and Psychological Measurement 20 (1960) 37-46; J. L. Fleiss, J. Cohen and B. S.
     Everitt, Psychological Bulletin 72 (1969) 323-327 for the standard error. Checked against statsmodels and by
