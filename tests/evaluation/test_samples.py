@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 
 import harness
-from harness.errors import HarnessError
+from harness.errors import DataError, HarnessError
 from harness.evaluation.repeats import averaged, averaged_details, example_means, right_among, variance_of
 from harness.interfaces import BaseBenchmark
+from harness.jobs import Judging
+from harness.judging.judging import judging_options
+from harness.registry import Registry
 from harness.runs.columns import read_run
 from harness.runs.folder import Run
-from harness.statistics import mean, variance_components
+from harness.statistics import cohen_kappa, mean, variance_components
 from harness.testing.fakes import FakeEngine
 from harness.types import Completion, Estimate, Example, Generation, Request
 from tests.conftest import Command
@@ -302,6 +305,24 @@ def test_each_repeat_is_judged_for_itself(tmp_path: Path) -> None:
     assert [*read.verdicts["judge"]] == frame["judge.verdict"].tolist()
     again = harness.judge(run, "judge", engine=judge, prompt_format="plain", progress=False, winrate={"orders": "one"})
     assert len(judge.asked) == 20 and again.results == results
+
+    # People have labelled both samples of eight examples, as a spreadsheet of the run's samples would hold them.
+    labels = tmp_path / "labels.csv"
+    words = dict[str, list[str]]()
+    for identifier, word in zip(frame["id"], frame["judge.verdict"], strict=True):
+        words.setdefault(identifier, []).append(word)
+    lines = [f"p{i},{repeat},{'won' if i < 4 else 'lost'}" for i in range(8) for repeat in range(2)]
+    labels.write_text("id,repeat,label\n" + "\n".join(lines) + "\n")
+    [said] = Judging([judged], judging_options((), {}), Registry()).agreement(labels)
+    read_words = [(i, word) for i in range(8) for word in words[f"p{i}"] if word in ("won", "lost", "tied")]
+    people = ["won" if i < 4 else "lost" for i, _ in read_words]
+    kappa = cohen_kappa(people, [word for _, word in read_words], groups=[i for i, _ in read_words])
+    assert kappa.n == len({i for i, _ in read_words}) <= 8
+    assert f"Cohen's kappa {kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]" in said and f"n {kappa.n}" in said
+    for bad, message in (("p1,7,won", "no sample 'p1#7'"), ("p1,x,won", "'x' is no number"), ("p1#1,,won", "a second")):
+        labels.write_text(f"id,repeat,label\np1,1,won\n{bad}\n")
+        with pytest.raises(DataError, match=f"labels.csv:3: .*{message}"):
+            list(Judging([judged], judging_options((), {}), Registry()).agreement(labels))
 
 
 def test_parts_by_hand() -> None:
