@@ -91,7 +91,8 @@ class Run:
     def samples(self) -> Iterator[Sample]:
         """Yield the finished samples in the benchmark's order, those of an example together, read from disk one by one.
 
-        Raises RunError for lines that are no samples, or of one that is there already.
+        Raises RunError for lines that are no samples, or of one that is there already, and where results.json sums up
+        more or fewer.
         """
         path = self.path / SAMPLES
         index = SampleIndex(samples=self.record.samples if (self.path / RUN).exists() else 1)
@@ -102,7 +103,14 @@ class Run:
             return
         except OSError as error:
             raise cannot_read(path, error) from error
+        self.check_whole(sum(1 for _ in index.places()))
         yield from (decode(line, path) for line in read_lines(path, index.places()))
+
+    def check_whole(self, count: int) -> None:
+        """Raise RunError where results.json sums up another number of samples than the `count` that there are."""
+        if self.finished and (summed := self.results.n) != count:
+            message = f"{self.path / SAMPLES} has {count:,} samples, and results.json sums up {summed:,}"
+            raise RunError(f"{message}; move results.json away and give the run's command again")
 
     def to_pandas(self) -> Any:
         """Return the samples as a `pandas.DataFrame`, a row for each in the benchmark's order.

@@ -199,7 +199,9 @@ def spread_between(residuals: Floats, share: Floats, variances: Floats) -> tuple
     `variances`, up to a factor, are those that the groups' parts of the sum are taken to have: the squared residuals
     are scaled so that their sum is unbiased where they do, and the degrees of freedom are Satterthwaite's there.
     """
-    scale = variances / (variances * (1 - 2 * share) + share**2 * float(variances.sum()))
+    total = float(variances.sum())
+    variances = variances / total if total > 0 else share  # of values so small that their squares are 0
+    scale = variances / (variances * (1 - 2 * share) + share**2)
     return math.sqrt(float((scale * residuals**2).sum())), _freedom(share, variances, scale)
 
 
@@ -218,13 +220,12 @@ def _components(x: Floats, labels: Ints, sums: Floats, sizes: Floats) -> tuple[f
 def _freedom(share: Floats, variances: Floats, scale: Floats) -> float:
     """Return Satterthwaite's degrees of freedom of the sum of squared residuals, each times its scale.
 
-    The covariance of two residuals is that of parts with these variances, less each one's share of their sum.
+    The covariance of two residuals is that of parts with these variances, less each one's share of their sum, 1.
     """
-    total = float(variances.sum())
-    own = variances * (1 - 2 * share) + share**2 * total
-    mixed = -2 * share * variances + share**2 * total
+    own = variances * (1 - 2 * share) + share**2
+    mixed = -2 * share * variances + share**2
     a, b, c = (float(scale @ part) for part in (share**2, variances**2, share * variances))
-    squares = 2 * a * b + 2 * c**2 + total**2 * a**2 - 4 * total * a * c  # of all covariances, own ones as if mixed
+    squares = 2 * a * b + 2 * c**2 + a**2 - 4 * a * c  # of all covariances, own ones as if mixed
     squares += float(scale**2 @ (own**2 - mixed**2))
     return float(scale @ own) ** 2 / squares
 

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import queue
+import resource
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def main() -> int:
     shares = {name: killed[name] / total[name] for name in total} | {"together": killed.total() / total.total()}
     print(*(f"{name}: {share:.1%} killed" for name, share in shares.items()), sep="\n")
     late = sum(copy.late for copy in copies)
-    spent = f"{time.monotonic() - begun:.0f} s"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = f"{time.monotonic() - begun:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of CPU time)"
     print(f"{total.total()} mutants in {spent}, {late} killed by the time limit, {unlisted} survivors not listed")
     return 0 if not unlisted and all(shares.get(name, 1) >= least for name, least in ENOUGH.items()) else 1
 
