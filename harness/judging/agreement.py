@@ -48,8 +48,9 @@ def read_labels(path: Path, verdicts: Collection[str], ids: Collection[str]) -> 
     known = set(ids)
 
     def fault(row: Row) -> str | None:
-        if row["label"] not in verdicts:
-            return f"the label {row['label']!r} is none of {', '.join(verdicts)}"
+        _, label = (row[name] for name in _FIELDS)
+        if label not in verdicts:
+            return f"the label {label!r} is none of {', '.join(verdicts)}"
         repeat = str(row.get("repeat") or 0)
         if not (repeat.isascii() and repeat.isdigit()):
             return f"the repeat {repeat!r} is no number from 0 on"
@@ -60,17 +61,18 @@ def read_labels(path: Path, verdicts: Collection[str], ids: Collection[str]) -> 
     rows = read_rows(path, required=_FIELDS, check=fault)
     labels: dict[str, str] = {}
     for index, row in enumerate(rows):
-        key = _key(row)
+        key, (_, label) = _key(row), (row[name] for name in _FIELDS)
         if key in labels:
             raise DataError(f"{rows.place(index)}: {key!r} is labelled a second time; delete one of the two")
-        labels[key] = row["label"]
+        labels[key] = label
     return labels
 
 
 def _key(row: Row) -> Any:
     """Return the key of the sample that a row labels; the id as it is where it is no text."""
+    identifier, _ = (row[name] for name in _FIELDS)
     repeat = int(row.get("repeat") or 0)
-    return sample_key(row["id"], repeat) if repeat else row["id"]
+    return sample_key(identifier, repeat) if repeat else identifier
 
 
 def agreement(verdicts: Mapping[str, Verdict], labels: Mapping[str, str], scores: Mapping[str, float]) -> Agreement:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import clustered_mean, macro_mean, mean
+from harness.statistics import GroupsAre, clustered_mean, groups_are_sampled, macro_mean, mean
 from harness.statistics.means import infer
 from harness.types import Estimate
 from tests.statistics.near import near
@@ -62,6 +62,23 @@ def test_equal_scores_keep_a_width(value: float, low: float, high: float) -> Non
 def test_two_scores_stay_in_their_range() -> None:
     e = mean([0.0, 1.0], bounds=(0, 1))
     assert 0 < e.low < e.value < e.high < 1
+
+
+@pytest.mark.parametrize(
+    ("count", "choice", "sampled"),
+    [
+        (57, "auto", True),
+        (10, "auto", True),
+        (9, "auto", False),
+        (57, "whole", False),
+        (2, "sample", True),
+        (1, "sample", False),
+    ],
+)
+def test_groups_are_a_sample_where_that_is_said_or_there_are_enough(
+    count: int, choice: GroupsAre, sampled: bool
+) -> None:
+    assert groups_are_sampled(count, choice) == sampled
 
 
 def test_one_group_leaves_the_uncertainty_unknown() -> None:
