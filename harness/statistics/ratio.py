@@ -18,7 +18,8 @@ def clustered_ratio(totals: npt.ArrayLike, weights: npt.ArrayLike) -> Estimate:
 
     The clusters are the sample (W. G. Cochran, Sampling Techniques, 1977, section 6.3). Their ratios are taken to vary
     alike whatever their weights: residuals are scaled, and degrees of freedom counted, as in `clustered_mean`, so that
-    few clusters of uneven weights have the wide interval that they deserve. Of a single one there is no interval.
+    few clusters of uneven weights have the wide interval that they deserve. Of a single one, and of equal ratios, which
+    do not say how far another could lie, there is no interval.
     """
     x, w = finite(totals), finite(weights)
     n, whole = len(x), float(w.sum())
@@ -28,5 +29,7 @@ def clustered_ratio(totals: npt.ArrayLike, weights: npt.ArrayLike) -> Estimate:
         return Estimate(value, n, math.nan, math.nan, math.nan, method)
     share = w / whole
     spread, freedom = spread_between(x / whole - value * share, share, share**2)
+    if spread <= 1e-12 * abs(value):
+        return Estimate(value, n, 0.0, math.nan, math.nan, method)
     half = t_quantile(freedom) * spread
     return Estimate(value, n, spread, value - half, value + half, method)
