@@ -142,6 +142,20 @@ def test_a_repeat_depends_neither_on_their_number_nor_on_what_else_is_asked(tmp_
     assert len(set(seeds)) == 1 + 4 * N and all(0 <= seed < 1 << 31 for seed in seeds if seed is not None)
 
 
+def test_each_repeat_has_exports_of_its_own(tmp_path: Path) -> None:
+    class Exporting(Sums):
+        def exports(self, run: Any) -> Any:
+            return {"outputs.json": [{"id": sample.id, "repeat": sample.repeat} for sample in run.samples()]}
+
+    for samples, names in ((1, ["outputs.json"]), (3, ["outputs.1.json", "outputs.2.json", "outputs.json"])):
+        run = evaluate(tmp_path / str(samples), samples, benchmark=Exporting())
+        files = {path.name: json.loads(path.read_text()) for path in (run.path / "exports").iterdir()}
+        assert sorted(files) == names
+        for name, rows in files.items():
+            repeat = int(name.split(".")[1]) if name.count(".") == 2 else 0
+            assert rows == [{"id": f"q-{i}", "repeat": repeat} for i in range(N)]
+
+
 def test_one_sample_is_recorded_as_if_there_were_no_such_option(tmp_path: Path) -> None:
     run = evaluate(tmp_path, 1)
     texts = [(run.path / name).read_text() for name in ("run.json", "results.json", "samples.jsonl")]
