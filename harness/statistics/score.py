@@ -12,7 +12,7 @@ and for equal values the variance under m is not 0, so no interval has lost its 
 A score interval ends too early on the side of a near end of the range: where one value of n is wrong, Wilson's holds a
 rate of 1 - 0.1/n only in 90 of 100 samples. So where no more than three values' worth lie off the nearer end, a mean
 between the values' own and that end is held against the likelihood ratio of the same weights too, and the smaller
-statistic counts. From 20 values of right and wrong on, the interval then covers 91.8% and more, whatever the rate.
+statistic counts. Of 20 and more values of right and wrong the interval then covers 91.8% at the least.
 
 Sources: E. B. Wilson, JASA 22 (1927) 209-212; T. Tango, Statistics in Medicine 17 (1998) 891-908; A. B. Owen,
 Biometrika 75 (1988) 237-249, for the weights and their likelihood ratio; N. Dean and M. Pagano, Journal of Survey
