@@ -38,10 +38,14 @@ RUN_FORMAT = 1
 
 
 class Run:
-    """A recorded run in the folder `path`: what its files say, read anew each time."""
+    """A recorded run in the folder `path`: what its files say, read anew each time.
 
-    def __init__(self, path: Path) -> None:
+    While it is being `summed_up` anew, its results may be of fewer samples than there are.
+    """
+
+    def __init__(self, path: Path, *, summed_up: bool = True) -> None:
         self.path = path
+        self._summed_up = summed_up
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -108,7 +112,7 @@ class Run:
 
     def check_whole(self, count: int) -> None:
         """Raise RunError where results.json sums up another number of samples than the `count` that there are."""
-        if self.finished and (summed := self.results.n) != count:
+        if self._summed_up and self.finished and (summed := self.results.n) != count:
             message = f"{self.path / SAMPLES} has {count:,} samples, and results.json sums up {summed:,}"
             raise RunError(f"{message}; move results.json away and give the run's command again")
 

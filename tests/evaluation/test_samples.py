@@ -27,6 +27,7 @@ from harness.statistics import cohen_kappa, mean, variance_components
 from harness.testing.fakes import FakeEngine
 from harness.types import Completion, Estimate, Example, Generation, Request
 from tests.conftest import Command
+from tests.made_runs import edit
 
 N = 24
 EXAMPLES = tuple(Example(f"q-{i}", {"question": f"What is {i}?"}, gold=str(i), group="ab"[i % 2]) for i in range(N))
@@ -154,6 +155,13 @@ def test_each_repeat_has_exports_of_its_own(tmp_path: Path) -> None:
         for name, rows in files.items():
             repeat = int(name.split(".")[1]) if name.count(".") == 2 else 0
             assert rows == [{"id": f"q-{i}", "repeat": repeat} for i in range(N)]
+    lines = (run.path / "samples.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "samples.jsonl").write_text("".join(lines[:-1]))  # and what results.json sums up is not that either
+    edit(run.path / "results.json", lambda results: results.update(n=2 * N))
+    with pytest.raises(HarnessError, match=f"has {3 * N - 1} samples, and results.json sums up {2 * N}"):
+        list(run.samples())
+    again = evaluate(tmp_path / "3", 3, benchmark=Exporting())
+    assert (again.path, again.results.n) == (run.path, 3 * N)
 
 
 def test_one_sample_is_recorded_as_if_there_were_no_such_option(tmp_path: Path) -> None:
