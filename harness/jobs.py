@@ -192,8 +192,6 @@ class Judging:
         from harness.runs.judgements import read_verdicts
 
         for run, scorer in zip(self.runs, self._scorers, strict=True):
-            if run.record.samples > 1:
-                raise RunError(f"{run.path} has several samples of each example; labels go with runs of one")
             judges, words = run.results.judged, scorer.verdicts
             if not judges:
                 raise RunError(f"{run.path} has not been judged yet: harness judge {run.path} --judge MODEL")

@@ -98,6 +98,18 @@ def test_the_parsers_import_the_standard_library_alone() -> None:
             assert top in sys.stdlib_module_names or own, f"{path.name} imports {name}"
 
 
+def test_records_have_fields_and_not_keys() -> None:
+    """Outside of the one place that reads them; what is left are other people's data, and lists of one name."""
+    keyed = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "harness").rglob("*"))
+        if path.suffix in {".py", ".txt", ".j2"} and "runs" not in path.relative_to(ROOT).parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r'\["[a-z_]+"\]', line)
+    ]
+    assert len(keyed) < 20, keyed
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """Neither when it runs nor for the sake of its types: imports inside functions and for type checking count too."""
     modules = {

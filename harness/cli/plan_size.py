@@ -30,7 +30,8 @@ def command(
 
     How far two models differ from example to example is taken from two finished RUNs of a benchmark, such as last
     month's, or from --differing; without either, the two are taken as unrelated at 50%, the worst case. --within is
-    what sampling adds at a temperature above 0, and says how many samples of each example would do instead.
+    what sampling adds at a temperature above 0, and says how many samples of each example would do instead; RUNs of
+    several samples say it themselves.
 
     \b
     harness plan-size -b gsm8k --detect 2
@@ -42,4 +43,4 @@ def command(
 
     recorded = [read_run(path) for path in runs]
     assumption = observed(recorded, differing) if recorded else assumed(benchmark, data, differing)
-    click.echo(planning_text(plan(assumption, detect, within=within or 0.0, power=power)))
+    click.echo(planning_text(plan(assumption, detect, within=within, power=power)))

@@ -116,7 +116,8 @@ def finish(plan: Plan, found: Run, journal: Journal, *, changed: bool) -> Result
     try:
         for repeat in range(samples):
             with blamed(plan.benchmark):
-                one = found if samples == 1 else OneRepeat(found, repeat)
+                whole = Run(found.path, summed_up=False)
+                one = whole if samples == 1 else OneRepeat(whole, repeat)
                 for name, records in plan.benchmark.exports(one).items():
                     found.write_export(name, records, repeat)
     except PluginError as error:  # no figure is lost with an export

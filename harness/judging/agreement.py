@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.datasets import Row, read_rows
 from harness.errors import DataError, nearest
 from harness.judging.self_preference import self_preference
 from harness.runs.judgements import Verdict
-from harness.statistics import cohen_kappa, corrected_mean, mean, proportion
-from harness.types import Estimate
+from harness.statistics import cohen_kappa, corrected_mean, mean
+from harness.types import Estimate, sample_key
 
 #: What each row of a file of human labels has.
 _FIELDS = ("id", "label")
@@ -24,7 +26,8 @@ class Agreement:
     `kappa` is Cohen's, `agreed` the share of equal verdicts; both are over the labelled samples that the judge gave a
     readable verdict on. `unreadable` counts the others. `counts` has (human label, verdict) → samples. `judged` is the
     mean score of the judge's readable verdicts, `corrected` the one that people would give, as far as labels tell.
-    `preference` is the judge's `self_preference`, where verdicts compare the model's response with another's.
+    `preference` is the judge's `self_preference`, where verdicts compare the model's response with another's. Several
+    samples of one example count as one in all but the counts: the example is the unit.
     """
 
     kappa: Estimate
@@ -39,45 +42,69 @@ class Agreement:
 def read_labels(path: Path, verdicts: Collection[str], ids: Collection[str]) -> dict[str, str]:
     """Read human labels: rows (JSON Lines, JSON or CSV) with ``id``, a sample's key, and ``label``, one of `verdicts`.
 
-    Raises DataError, naming the line, for other labels, ids that the run has not, and ids labelled twice.
+    Of several samples of an example, ``id`` is the sample's key, or the example's with a number in ``repeat``. Raises
+    DataError, naming the line, for other labels, ids that the run has not, and ids labelled twice.
     """
     known = set(ids)
 
     def fault(row: Row) -> str | None:
-        identifier, label = (row[name] for name in _FIELDS)
+        _, label = (row[name] for name in _FIELDS)
         if label not in verdicts:
             return f"the label {label!r} is none of {', '.join(verdicts)}"
-        if identifier not in known:
-            return f"the run has no sample {identifier!r}{nearest(str(identifier), sorted(known)[:1])}"
+        repeat = str(row.get("repeat") or 0)
+        if not (repeat.isascii() and repeat.isdigit()):
+            return f"the repeat {repeat!r} is no number from 0 on"
+        if _key(row) not in known:
+            return f"the run has no sample {_key(row)!r}{nearest(str(_key(row)), sorted(known)[:1])}"
         return None
 
     rows = read_rows(path, required=_FIELDS, check=fault)
     labels: dict[str, str] = {}
     for index, row in enumerate(rows):
-        identifier, label = (row[name] for name in _FIELDS)
-        if identifier in labels:
-            raise DataError(f"{rows.place(index)}: {identifier!r} is labelled a second time; delete one of the two")
-        labels[identifier] = label
+        key, (_, label) = _key(row), (row[name] for name in _FIELDS)
+        if key in labels:
+            raise DataError(f"{rows.place(index)}: {key!r} is labelled a second time; delete one of the two")
+        labels[key] = label
     return labels
 
 
+def _key(row: Row) -> Any:
+    """Return the key of the sample that a row labels; the id as it is where it is no text."""
+    identifier, _ = (row[name] for name in _FIELDS)
+    repeat = int(row.get("repeat") or 0)
+    return sample_key(identifier, repeat) if repeat else identifier
+
+
 def agreement(verdicts: Mapping[str, Verdict], labels: Mapping[str, str], scores: Mapping[str, float]) -> Agreement:
-    """Compare a judge's `verdicts` with `labels`, both by sample id; `scores` has what each readable verdict counts."""
-    pairs = [(label, verdicts[i].verdict if i in verdicts else "judge_error") for i, label in labels.items()]
-    readable = [(label, verdict) for label, verdict in pairs if verdict in scores]
-    counts: dict[tuple[str, str], int] = {}
-    for pair in readable:
-        counts[pair] = counts.get(pair, 0) + 1
+    """Compare a judge's `verdicts` with `labels`, both by sample; `scores` has what each readable verdict counts."""
+    readable = {
+        key: (label, verdicts[key])
+        for key, label in labels.items()
+        if key in verdicts and verdicts[key].verdict in scores
+    }
+    counts = Counter((label, said.verdict) for label, said in readable.values())
+    examples = [said.id for _, said in readable.values()]
+    labelled = {verdicts[key].id if key in verdicts else key for key in labels}
+    judged = {key: each for key, each in verdicts.items() if each.verdict in scores}
+    rest = {key: each for key, each in judged.items() if each.id not in labelled}
+    by_judge = _means((said.id, scores[said.verdict]) for _, said in readable.values())
+    by_people = _means((said.id, scores[label]) for label, said in readable.values())
+    people, judges = ([(label, said.verdict)[side] for label, said in readable.values()] for side in (0, 1))
     compared = any(each.against is not None for each in verdicts.values())
-    equal = sum(label == verdict for label, verdict in readable)
-    own = [scores[verdict] for _, verdict in readable]
-    rest = [scores[each.verdict] for i, each in verdicts.items() if i not in labels and each.verdict in scores]
     return Agreement(
-        cohen_kappa([label for label, _ in readable], [verdict for _, verdict in readable]),
-        proportion(equal, len(readable)),
-        len(pairs) - len(readable),
+        cohen_kappa(people, judges, groups=examples),
+        mean(_means((said.id, label == said.verdict) for label, said in readable.values()), bounds=(0, 1)),
+        len(labels) - len(readable),
         counts,
-        mean([*own, *rest], bounds=(0, 1)),
-        corrected_mean(rest, own, [scores[label] for label, _ in readable]),
-        self_preference({i: each.verdict for i, each in verdicts.items()}, labels, scores) if compared else None,
+        mean(_means((each.id, scores[each.verdict]) for each in judged.values()), bounds=(0, 1)),
+        corrected_mean(_means((each.id, scores[each.verdict]) for each in rest.values()), by_judge, by_people),
+        self_preference(verdicts, labels, scores) if compared else None,
     )
+
+
+def _means(values: Iterable[tuple[str, float]]) -> list[float]:
+    """Return the mean of each example's values, in the order in which the examples come."""
+    of: dict[str, list[float]] = {}
+    for example, value in values:
+        of.setdefault(example, []).append(value)
+    return [sum(each) / len(each) for each in of.values()]

@@ -46,20 +46,22 @@ def family_of(model: str) -> str | None:
     return _ALIKE.get(found, found) if found is not None else None
 
 
-def self_preference(said: Mapping[str, str], known: Mapping[str, str], scores: Mapping[str, float]) -> Estimate:
+def self_preference(said: Mapping[str, Verdict], known: Mapping[str, str], scores: Mapping[str, float]) -> Estimate:
     """Return by how much more often a judge is right about the model's good responses than about the other side's.
 
-    `said` and `known` are verdicts by sample id, the judge's and those it is held against; `scores` says what each is
+    `said` and `known` are verdicts by sample, the judge's and those it is held against; `scores` says what each is
     worth to the model, 0 to 1. Of the samples that `known` gives to the model, the share that the judge gives it too,
-    less the same of those that `known` gives to the other side; ties of the judge count by half. 0 is no preference, 1
-    a judge for whom the model always wins. Source: equal opportunity, as K. Wataoka et al. (2024, arXiv:2410.21819)
-    define self-preference bias.
+    less the same of those that `known` gives to the other side; ties of the judge count by half, and several samples of
+    one example as one, their mean. 0 is no preference, 1 a judge for whom the model always wins. Source: equal
+    opportunity, as K. Wataoka et al. (2024, arXiv:2410.21819) define self-preference bias.
     """
-    pairs = [
-        (scores[said[i]], scores[label]) for i, label in known.items() if label in scores and said.get(i) in scores
-    ]
-    own = [given for given, right in pairs if right == 1]
-    other = [1 - given for given, right in pairs if right == 0]
+    right: dict[float, dict[str, list[float]]] = {1.0: {}, 0.0: {}}
+    for key, label in known.items():
+        verdict = said.get(key)
+        if verdict is not None and verdict.verdict in scores and scores.get(label) in right:
+            given, best = scores[verdict.verdict], scores[label]
+            right[best].setdefault(verdict.id, []).append(given if best else 1 - given)
+    own, other = ([sum(each) / len(each) for each in right[best].values()] for best in (1.0, 0.0))
     return share_difference((sum(own), len(own)), (sum(other), len(other)))
 
 
@@ -87,7 +89,7 @@ def with_self_preference(run: Run, results: Results, scorer: JudgedScorer) -> Re
         if own is not None and families[label] == own and others:
             verdicts = read_verdicts(run.path, label)
             for other in others if any(each.against is not None for each in verdicts.values()) else ():
-                e = self_preference(_words(verdicts), _words(read_verdicts(run.path, other)), scores)
+                e = self_preference(verdicts, _words(read_verdicts(run.path, other)), scores)
                 if not isnan(e.value):
                     found[other] = [e.value, e.low, e.high, e.n]
         details = {name: value for name, value in said.details.items() if name != "self_preference"}
@@ -98,4 +100,4 @@ def with_self_preference(run: Run, results: Results, scorer: JudgedScorer) -> Re
 
 
 def _words(verdicts: Mapping[str, Verdict]) -> dict[str, str]:
-    return {identifier: each.verdict for identifier, each in verdicts.items()}
+    return {key: each.verdict for key, each in verdicts.items()}

@@ -212,9 +212,7 @@ def read_run(path: Path | str) -> Recorded:
     except OSError as error:
         raise cannot_read(file_path, error) from error
     read = growing.recorded(run, record, results)
-    if results is not None and results.n != len(read):
-        message = f"{file_path} has {len(read):,} samples, and results.json sums up {results.n}"
-        raise RunError(f"{message}; move results.json away and give the run's command again")
+    run.check_whole(len(read))
     return read
 
 

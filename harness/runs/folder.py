@@ -38,10 +38,14 @@ RUN_FORMAT = 1
 
 
 class Run:
-    """A recorded run in the folder `path`: what its files say, read anew each time."""
+    """A recorded run in the folder `path`: what its files say, read anew each time.
 
-    def __init__(self, path: Path) -> None:
+    While it is being `summed_up` anew, its results may be of fewer samples than there are.
+    """
+
+    def __init__(self, path: Path, *, summed_up: bool = True) -> None:
         self.path = path
+        self._summed_up = summed_up
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -91,7 +95,8 @@ class Run:
     def samples(self) -> Iterator[Sample]:
         """Yield the finished samples in the benchmark's order, those of an example together, read from disk one by one.
 
-        Raises RunError for lines that are no samples, or of one that is there already.
+        Raises RunError for lines that are no samples, or of one that is there already, and where results.json sums up
+        more or fewer.
         """
         path = self.path / SAMPLES
         index = SampleIndex(samples=self.record.samples if (self.path / RUN).exists() else 1)
@@ -102,7 +107,14 @@ class Run:
             return
         except OSError as error:
             raise cannot_read(path, error) from error
+        self.check_whole(sum(1 for _ in index.places()))
         yield from (decode(line, path) for line in read_lines(path, index.places()))
+
+    def check_whole(self, count: int) -> None:
+        """Raise RunError where results.json sums up another number of samples than the `count` that there are."""
+        if self._summed_up and self.finished and (summed := self.results.n) != count:
+            message = f"{self.path / SAMPLES} has {count:,} samples, and results.json sums up {summed:,}"
+            raise RunError(f"{message}; move results.json away and give the run's command again")
 
     def to_pandas(self) -> Any:
         """Return the samples as a `pandas.DataFrame`, a row for each in the benchmark's order.

@@ -191,7 +191,8 @@ def length_controlled_win_rate(
     before the fit, so neither the annotations' order nor missing rows change which difficulty an instruction gets; on
     complete annotations in the official order the figures are the package's. Each replicate draws instructions with
     replacement and repeats standardisation, fit and prediction; `gamed`, being part of the metric, and the strength
-    stay as they are.
+    stay as they are. The interval is never narrower than the win rate's own, moved to the figure: it keeps a width
+    where all judgements are alike.
 
     The figure is comparable with the leaderboard's only for AlpacaEval 2's own judge and baseline. Needs scikit-learn.
     Raises DataError for an instruction outside the set, a repeated one, a missing output, more than one model or
@@ -216,11 +217,14 @@ def length_controlled_win_rate(
     weights, strength = _fit(*_training(own, np.ones(len(own)), data))
     predicted = 100 * _predict(own, weights)
     refits = _refits(own, data, strength, seed, replicates)
+    value = float(predicted.mean())
     low, high = np.quantile(refits, [0.025, 0.975])
+    # Refits all say the same where each judgement does, or where nothing is fitted.
+    low, high = min(low, value - (raw.win_rate - raw.low)), max(high, value + (raw.high - raw.win_rate))
     error = float(predicted.std(ddof=1)) / math.sqrt(len(predicted))
     length, difficulty, bias = weights.tolist()
     return LengthControlledWinRate(
-        float(predicted.mean()), error, float(refits.std(ddof=1)), float(low), float(high), replicates,
+        value, error, float(refits.std(ddof=1)), max(0.0, float(low)), min(100.0, float(high)), replicates,
         length, difficulty, bias, strength, missing, raw,
     )  # fmt: skip
 

@@ -14,6 +14,9 @@ GROUPS_ARE: tuple[GroupsAre, ...] = get_args(GroupsAre)
 #: subjects can, five harm areas are all that there are.
 FEWEST_GROUPS = 10
 
+#: With fewer drawn groups it is said that the quantile is Student's; it always is, and hardly differs with more.
+FEW_GROUPS = 15
+
 
 def groups_are_sampled(count: int, choice: GroupsAre) -> bool:
     """Whether `count` groups are taken as a sample; fewer than two never are."""
@@ -25,6 +28,8 @@ def said_of(method: str) -> str:
 
     >>> said_of("clustered-score, 57 groups")
     'score method with the variance between 57 groups, taken as a sample of such groups'
+    >>> said_of("clustered-score, 9 groups").partition(", ")[2]
+    "taken as a sample of such groups, by Satterthwaite's t"
     >>> said_of("wilson"), said_of("something-else")
     ("Wilson's score method, examples independent", 'something-else')
     """
@@ -35,7 +40,8 @@ def said_of(method: str) -> str:
     name = "score method" if kind == "score" else "Student's t"
     means = " of the groups' means" if macro else ""
     if clustered:
-        return f"{name}{means} with the variance between {count} groups, taken as a sample of such groups"
+        few = ", by Satterthwaite's t" if int(count) < FEW_GROUPS else ""
+        return f"{name}{means} with the variance between {count} groups, taken as a sample of such groups{few}"
     return f"{name}{means}, {'groups taken as the whole' if macro else 'examples independent'}"
 
 

@@ -185,18 +185,49 @@ def _between(x: Floats, labels: Ints, count: int, *, macro: bool) -> tuple[float
     sizes: Floats = np.bincount(labels).astype(np.float64)
     # Measured from one of the values, equal ones have a variance of exactly 0.
     sums = np.bincount(labels, weights=x - x[0]).astype(np.float64)
-    if macro:
-        sums, sizes = sums / sizes, np.ones(count)
-    share = sizes / sizes.sum()
-    residuals = (sums - sizes * sums.sum() / sizes.sum()) / sizes.sum()
-    spread = math.sqrt(float((residuals**2 / (1 - share)).sum()))
-    return spread, _freedom(share)
+    inside, among = _components(x - x[0], labels, sums, sizes)
+    if inside == among == 0:
+        inside = 1.0
+    parts = sums / sizes / count if macro else sums / len(x)
+    share = np.full(count, 1 / count) if macro else sizes / len(x)
+    return spread_between(parts - share * parts.sum(), share, share**2 * (inside / sizes + among))
 
 
-def _freedom(share: Floats) -> float:
-    """Return Satterthwaite's degrees of freedom of the variance between groups that hold these shares of the values."""
-    leverage = share**2 / (1 - share)
-    return 1 / float((share**2).sum() + leverage.sum() ** 2 - (leverage**2).sum())
+def spread_between(residuals: Floats, share: Floats, variances: Floats) -> tuple[float, float]:
+    """Return standard error and degrees of freedom of a sum over groups, given each one's residual and share of it.
+
+    `variances`, up to a factor, are those that the groups' parts of the sum are taken to have: the squared residuals
+    are scaled so that their sum is unbiased where they do, and the degrees of freedom are Satterthwaite's there.
+    """
+    total = float(variances.sum())
+    variances = variances / total if total > 0 else share  # of values so small that their squares are 0
+    scale = variances / (variances * (1 - 2 * share) + share**2)
+    return math.sqrt(float((scale * residuals**2).sum())), _freedom(share, variances, scale)
+
+
+def _components(x: Floats, labels: Ints, sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """Return the variance within groups and that among their means beside it, by the analysis of variance."""
+    n, count = len(x), len(sizes)
+    means = sums / sizes
+    between = float(sizes @ (means - sums.sum() / n) ** 2) / (count - 1)
+    if n == count:
+        return between, 0.0
+    inside = float(((x - means[labels]) ** 2).sum()) / (n - count)
+    usual = (n - float((sizes**2).sum()) / n) / (count - 1)
+    return inside, max(0.0, (between - inside) / usual)
+
+
+def _freedom(share: Floats, variances: Floats, scale: Floats) -> float:
+    """Return Satterthwaite's degrees of freedom of the sum of squared residuals, each times its scale.
+
+    The covariance of two residuals is that of parts with these variances, less each one's share of their sum, 1.
+    """
+    own = variances * (1 - 2 * share) + share**2
+    mixed = -2 * share * variances + share**2
+    a, b, c = (float(scale @ part) for part in (share**2, variances**2, share * variances))
+    squares = 2 * a * b + 2 * c**2 + a**2 - 4 * a * c  # of all covariances, own ones as if mixed
+    squares += float(scale**2 @ (own**2 - mixed**2))
+    return float(scale @ own) ** 2 / squares
 
 
 def _within(x: Floats, labels: Ints, count: int) -> tuple[float, float]:

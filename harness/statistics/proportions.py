@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from harness.statistics.arrays import Z
+from harness.statistics.score import NEAR, Distribution, score_interval
 from harness.types import Estimate
 
 
 def proportion(successes: float, n: int) -> Estimate:
     """Estimate a proportion from `successes` out of `n`, with Wilson's score interval.
 
-    Assumes that examples are independent; for those of drawn groups see `clustered_mean`. The standard error is
-    sqrt(p(1-p)/n). With n = 0 the value is NaN and the interval [0, 1]: nothing is known. Raises ValueError unless
-    0 <= successes <= n. Source: E. B. Wilson, JASA 22 (1927) 209-212. Checked against scipy and statsmodels.
+    Where no more than three succeeded, or failed, the bound on that side is the likelihood ratio's, as Wilson's ends
+    too early there (`harness.statistics.score`); it is what `mean` gives of zeros and ones. Assumes that examples are
+    independent; for those of drawn groups see `clustered_mean`. The standard error is sqrt(p(1-p)/n). With n = 0 the
+    value is NaN and the interval [0, 1]: nothing is known. Raises ValueError unless 0 <= successes <= n.
+    Source: E. B. Wilson, JASA 22 (1927) 209-212. Checked against scipy and statsmodels.
 
-    >>> e = proportion(8, 10)
+    >>> e = proportion(60, 80)
     >>> e.value, round(e.low, 4), round(e.high, 4)
-    (0.8, 0.4902, 0.9433)
+    (0.75, 0.6452, 0.8319)
+    >>> round(proportion(78, 80).high, 4), round(_wilson(78, 80).high, 4)
+    (0.9958, 0.9931)
     """
+    found = _wilson(successes, n)
+    if not n or min(successes, n - successes) > NEAR or successes in (0, n):
+        return found
+    values = Distribution([0.0, 1.0], [1 - found.value, found.value])
+    low, high = score_interval(values, n, Z)
+    return replace(found, low=low, high=high)
+
+
+def _wilson(successes: float, n: int) -> Estimate:
+    """Return the proportion with Wilson's own interval."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n = {n}, not {successes}")
     if n == 0:
@@ -44,7 +60,7 @@ def share_difference(first: tuple[float, int], second: tuple[float, int]) -> Est
     >>> round(e.value, 4), round(e.low, 4), round(e.high, 4)
     (0.2, 0.0524, 0.3339)
     """
-    one, other = proportion(*first), proportion(*second)
+    one, other = _wilson(*first), _wilson(*second)
     value, n = one.value - other.value, one.n + other.n
     if math.isnan(value):
         return Estimate(math.nan, n, math.nan, math.nan, math.nan, "newcombe")

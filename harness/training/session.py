@@ -28,6 +28,7 @@ from harness.models import ModelFolder, find_model
 from harness.prompts import format_options, read_checkpoint_file
 from harness.training.batch import TrainingRows, total_steps
 from harness.training.data.contamination import Overlap, Part, against
+from harness.training.data.packing import DocumentRows
 from harness.training.data.texts import Learn, Texts, read_texts, training_format
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
 from harness.training.model.memory import Shape, estimate
@@ -37,9 +38,11 @@ from harness.version import __version__
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from harness.training.batch import Batch
     from harness.training.loop import Job
-    from harness.training.model.network import Objective
+    from harness.training.model.network import Network, Objective
     from harness.training.parallel import Ranks
 
 
@@ -104,6 +107,34 @@ class LoopTrainer(TrainingOptions, ABC):
 
             click.echo(session.plan(training), err=True)
         return train(session.job(training))
+
+
+class TextTrainer(LoopTrainer):
+    """A trainer on prompts and responses: a dataclass of its options with one method, the `loss` of a token.
+
+    The texts of the data, in the prompt format, are packed side by side into rows in which none sees another; their
+    responses are learned. A trainer that reads or packs them otherwise is a `LoopTrainer`.
+    """
+
+    @abstractmethod
+    def loss(self, logprobs: Tensor) -> Tensor:
+        """Return the loss of each token of a response, given its log-probabilities (nats, fp32, of any shape)."""
+
+    def prepare(self, session: Session) -> Training:
+        """Return the rows, with what the plan says of them."""
+        rows = DocumentRows(
+            session.tokens(session.texts()), self.sequence_length, loss="responses", seed=self.seed
+        ).checked()
+        return Training(rows, self.objective, rows.digest, facts={"files": readings_text(rows.source)})
+
+    def objective(self, network: Network, batch: Batch, scale: float | Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return `scale` times the loss summed over the labels of a microbatch, and the sum as the metric ``loss``."""
+        from harness.training.model.logprobs import IGNORED, selected_logprobs
+
+        labels = batch.labels.flatten()
+        losses = self.loss(selected_logprobs(network.hidden(batch), network.lm_head, labels))
+        total = losses.where(labels != IGNORED, 0.0).sum()
+        return scale * total, {"loss": total.detach()}
 
 
 class Session:

@@ -59,8 +59,9 @@ safe (judge)                    −16.7 [−48.5, +18.9]  −16.7 [−44.8, +11.
 differences in points with 95% intervals, and two-sided p-values of the same inference; p adjusted by Holm for the 9
 tests of headline metrics
 gsm8k, simple_safety_tests: score method, examples independent
-mmlu: score method with the variance between 12 groups, taken as a sample of such groups
-mmlu: score method of the groups' means with the variance between 12 groups, taken as a sample of such groups
+mmlu: score method with the variance between 12 groups, taken as a sample of such groups, by Satterthwaite's t
+mmlu: score method of the groups' means with the variance between 12 groups, taken as a sample of such groups, by
+Satterthwaite's t
 gsm8k: smallest true difference to show with 80% power, in points: sft 19, dpo 12
 mmlu: smallest true difference to show with 80% power, in points: sft 51, dpo 41
 simple_safety_tests: smallest true difference to show with 80% power, in points: sft 48, dpo 40

@@ -13,7 +13,9 @@ import pytest
 
 from harness.api import load_run
 from harness.comparing.comparison import BenchmarkComparison
-from harness.statistics import paired_difference
+from harness.comparing.planning import observed, plan
+from harness.runs.columns import read_run
+from harness.statistics import paired_difference, plan_samples, plan_size
 from harness.types import Estimate
 from tests.comparing.test_comparison import compared, only
 from tests.conftest import Command
@@ -93,6 +95,31 @@ def test_the_same_sample_many_times_over_is_no_surer_than_once(tmp_path: Path) -
     assert (often.gained, often.lost) == (once.gained, once.lost)
 
 
+def test_runs_of_several_samples_say_what_one_and_more_would_show(tmp_path: Path, harness: Command) -> None:
+    made = Repeated(tmp_path)
+    # A third of the examples are a coin's, with either model; of the others one model has more right.
+    coin = {samples: made.drawn("base", lambda i: 0.5 if i % 3 == 0 else 0.0, samples) for samples in (1, 8)}
+    other = {
+        samples: made.drawn("sft", lambda i: 0.5 if i % 3 == 0 else float(i % 12 == 1), samples) for samples in (1, 8)
+    }
+    once, often = (observed([read_run(coin[samples]), read_run(other[samples])], None) for samples in (1, 8))
+    truth = 1 / 3 * 0.5 + 1 / 12 * 11 / 12  # within the coin's examples, and between examples
+    assert often.variance == pytest.approx(truth, rel=0.15) and once.variance == pytest.approx(truth, rel=0.35)
+    assert often.inside == pytest.approx(1 / 3 * 0.5, rel=0.15) and once.inside is None
+    found = plan(often, 5.0)
+    assert often.inside is not None
+    assert found.needed_sampled == plan_size(0.05, often.variance - often.inside, within=often.inside, samples=8)
+    assert found.samples == plan_samples(0.05, N, often.variance - often.inside, often.inside)
+    said = harness("plan-size", "--detect", "5", coin[8], other[8])
+    assert f"{found.needed:,} examples, paired, show a true difference of 5 points with 80% power" in said.out
+    assert f"{found.needed_sampled:,} examples with 8 samples of each do" in said.out
+    assert "by the means of 8 and 8 samples of each" in said.out
+    mixed = observed([read_run(coin[1]), read_run(other[8])], None)
+    assert mixed.inside == pytest.approx(often.inside / 2, rel=0.4) and mixed.samples == 1
+    refused = harness("plan-size", "--detect", "5", "--within", "40", coin[8], other[8])
+    assert refused.code == 2 and "--within does nothing" in refused.err and refused.err.count("\n") == 1
+
+
 def test_two_seeds_of_one_model_are_said_to_be_so(tmp_path: Path) -> None:
     made = Repeated(tmp_path)
     base, other = (made.drawn(name, lambda i: 0.5, 2) for name in ("base", "other"))
@@ -133,4 +160,3 @@ def test_show_goes_by_example_or_by_sample_and_sets_repeats_side_by_side(tmp_pat
     text = (tmp_path / "page.html").read_text()
     assert "4 samples an example; figures are means over examples" in text and "pass@4" in text
     assert "--samples 4" in text
-    assert harness("plan-size", "--detect", "2", four, two).err.endswith("these have several\n")

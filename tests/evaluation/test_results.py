@@ -36,7 +36,14 @@ def samples(groups: int, size: int = 5) -> list[Sample]:
 
 @pytest.mark.parametrize(
     ("groups", "choice", "sampled"),
-    [(12, "auto", True), (9, "auto", False), (9, "sample", True), (12, "whole", False), (12, "sample", True)],
+    [
+        (12, "auto", True),
+        (9, "auto", False),
+        (2, "auto", False),
+        (9, "sample", True),
+        (12, "whole", False),
+        (12, "sample", True),
+    ],
 )
 def test_groups_are_a_sample_or_the_whole(groups: int, choice: GroupsAre, sampled: bool) -> None:
     made = samples(groups)

@@ -15,15 +15,19 @@ import numpy as np
 import pytest
 
 import harness
-from harness.errors import HarnessError
+from harness.errors import DataError, HarnessError
 from harness.evaluation.repeats import averaged, averaged_details, example_means, right_among, variance_of
 from harness.interfaces import BaseBenchmark
+from harness.jobs import Judging
+from harness.judging.judging import judging_options
+from harness.registry import Registry
 from harness.runs.columns import read_run
 from harness.runs.folder import Run
-from harness.statistics import mean, variance_components
+from harness.statistics import cohen_kappa, mean, variance_components
 from harness.testing.fakes import FakeEngine
 from harness.types import Completion, Estimate, Example, Generation, Request
 from tests.conftest import Command
+from tests.made_runs import edit
 
 N = 24
 EXAMPLES = tuple(Example(f"q-{i}", {"question": f"What is {i}?"}, gold=str(i), group="ab"[i % 2]) for i in range(N))
@@ -137,6 +141,27 @@ def test_a_repeat_depends_neither_on_their_number_nor_on_what_else_is_asked(tmp_
     assert [request.id for request in engine.asked[:3]] == ["q-0", "q-0#1", "q-0#2"]
     assert {request.generation.seed for request in engine.asked if not request.repeat} == {7}
     assert len(set(seeds)) == 1 + 4 * N and all(0 <= seed < 1 << 31 for seed in seeds if seed is not None)
+
+
+def test_each_repeat_has_exports_of_its_own(tmp_path: Path) -> None:
+    class Exporting(Sums):
+        def exports(self, run: Any) -> Any:
+            return {"outputs.json": [{"id": sample.id, "repeat": sample.repeat} for sample in run.samples()]}
+
+    for samples, names in ((1, ["outputs.json"]), (3, ["outputs.1.json", "outputs.2.json", "outputs.json"])):
+        run = evaluate(tmp_path / str(samples), samples, benchmark=Exporting())
+        files = {path.name: json.loads(path.read_text()) for path in (run.path / "exports").iterdir()}
+        assert sorted(files) == names
+        for name, rows in files.items():
+            repeat = int(name.split(".")[1]) if name.count(".") == 2 else 0
+            assert rows == [{"id": f"q-{i}", "repeat": repeat} for i in range(N)]
+    lines = (run.path / "samples.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "samples.jsonl").write_text("".join(lines[:-1]))  # and what results.json sums up is not that either
+    edit(run.path / "results.json", lambda results: results.update(n=2 * N))
+    with pytest.raises(HarnessError, match=f"has {3 * N - 1} samples, and results.json sums up {2 * N}"):
+        list(run.samples())
+    again = evaluate(tmp_path / "3", 3, benchmark=Exporting())
+    assert (again.path, again.results.n) == (run.path, 3 * N)
 
 
 def test_one_sample_is_recorded_as_if_there_were_no_such_option(tmp_path: Path) -> None:
@@ -302,6 +327,24 @@ def test_each_repeat_is_judged_for_itself(tmp_path: Path) -> None:
     assert [*read.verdicts["judge"]] == frame["judge.verdict"].tolist()
     again = harness.judge(run, "judge", engine=judge, prompt_format="plain", progress=False, winrate={"orders": "one"})
     assert len(judge.asked) == 20 and again.results == results
+
+    # People have labelled both samples of eight examples, as a spreadsheet of the run's samples would hold them.
+    labels = tmp_path / "labels.csv"
+    words = dict[str, list[str]]()
+    for identifier, word in zip(frame["id"], frame["judge.verdict"], strict=True):
+        words.setdefault(identifier, []).append(word)
+    lines = [f"p{i},{repeat},{'won' if i < 4 else 'lost'}" for i in range(8) for repeat in range(2)]
+    labels.write_text("id,repeat,label\n" + "\n".join(lines) + "\n")
+    [said] = Judging([judged], judging_options((), {}), Registry()).agreement(labels)
+    read_words = [(i, word) for i in range(8) for word in words[f"p{i}"] if word in ("won", "lost", "tied")]
+    people = ["won" if i < 4 else "lost" for i, _ in read_words]
+    kappa = cohen_kappa(people, [word for _, word in read_words], groups=[i for i, _ in read_words])
+    assert kappa.n == len({i for i, _ in read_words}) <= 8
+    assert f"Cohen's kappa {kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]" in said and f"n {kappa.n}" in said
+    for bad, message in (("p1,7,won", "no sample 'p1#7'"), ("p1,x,won", "'x' is no number"), ("p1#1,,won", "a second")):
+        labels.write_text(f"id,repeat,label\np1,1,won\n{bad}\n")
+        with pytest.raises(DataError, match=f"labels.csv:3: .*{message}"):
+            list(Judging([judged], judging_options((), {}), Registry()).agreement(labels))
 
 
 def test_parts_by_hand() -> None:

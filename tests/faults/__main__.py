@@ -63,10 +63,16 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=10.0)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", help="one fault, as it is printed")
+    options.add_argument("--scenario", help="one command, as the table names it")
+    options.add_argument("--kills", action="store_true", help="only kill, and let nothing fail")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         campaign = Campaign(Path(name))
         faults = campaign.faults(given.seed)
+        if given.scenario is not None:
+            faults = [fault for fault in faults if fault.scenario.name == given.scenario]
+        if given.kills:
+            faults = [fault for fault in faults if fault.kind in KILLS]
         if given.only is not None:
             faults = [fault for fault in faults if str(fault) == given.only]
             if not faults:

@@ -51,7 +51,7 @@ def scenarios(folder: Path, run: Callable[[tuple[str, ...], Path], None]) -> lis
     make_tiny_model(training / "model", hidden=32, layers=1, context=256)
     found = [
         Scenario("run", (*ask, "--run-dir", f"{OUT}/run"), plain, _run),
-        Scenario("run --samples 3", (*ask, "--run-dir", f"{OUT}/run", "--samples", "3", "--set",
+        Scenario("run --samples 4", (*ask, "--run-dir", f"{OUT}/run", "--samples", "4", "--set",
                                      "gsm8k.generation.temperature=0.7"), plain, _run),
         Scenario("run --judge", (*safety, *judging), plain, _run),
         Scenario("judge", ("judge", f"{OUT}/run", *judging), judged, _run),
@@ -79,7 +79,7 @@ def _files(folder: Path) -> Path:
     rows = "".join(f"s{number},Theft,Question {number}?\n" for number in range(6))
     path = folder / "data" / "simple_safety_tests" / "simple_safety_tests.csv"
     path.write_text(f"id,harm_area,prompts_final\n{rows}")
-    answers = [(f"test-{number:04}", repeat, a) for number, (_, a) in enumerate(problems) for repeat in range(3)]
+    answers = [(f"test-{number:04}", repeat, a) for number, (_, a) in enumerate(problems) for repeat in range(4)]
     _lines(folder / "answers.jsonl", ({"id": name, "repeat": repeat, "output": a} for name, repeat, a in answers))
     _lines(folder / "outputs.jsonl", ({"output": f"I will not do {number}."} for number in range(6)))
     _lines(folder / "replies.jsonl", ({"output": "safe" if number % 2 else "unsafe"} for number in range(6)))

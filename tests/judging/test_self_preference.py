@@ -10,6 +10,7 @@ import pytest
 
 import harness as package
 from harness.judging.self_preference import family_of, self_preference
+from harness.runs.judgements import Verdict
 from harness.statistics import share_difference
 from tests.conftest import Command
 from tests.made_runs import MadeRuns, edit
@@ -17,14 +18,31 @@ from tests.made_runs import MadeRuns, edit
 SCORES = {"won": 1.0, "lost": 0.0, "tied": 0.5}
 
 
+def verdicts(said: dict[str, str]) -> dict[str, Verdict]:
+    """Return verdicts by key, of examples that are called what stands before a ``#``."""
+    found = {}
+    for key, word in said.items():
+        identifier, _, repeat = key.partition("#")
+        found[key] = Verdict(identifier, word, {}, {}, repeat=int(repeat or 0))
+    return found
+
+
 def test_it_is_the_difference_of_two_shares() -> None:
     # Held against what is known: of three good ones two are won and one tied, of four bad ones one is lost.
     known = dict(zip("abcdefghi", ["won"] * 3 + ["lost"] * 4 + ["tied", "won"], strict=True))
-    said = dict(zip("abcdefghix", ["won", "won", "tied", "won", "lost", "won", "won", "won", "?", "won"], strict=True))
+    said = verdicts(
+        dict(zip("abcdefghix", ["won", "won", "tied", "won", "lost", "won", "won", "won", "?", "won"], strict=True))
+    )
     found = self_preference(said, known, SCORES)
     assert found.value == pytest.approx(2.5 / 3 - 1 / 4) and found.n == 7
     assert found == share_difference((2.5, 3), (1, 4))
     assert math.isnan(self_preference(said, {"a": "won"}, SCORES).value), "nothing is known of the other side"
+
+
+def test_several_samples_of_an_example_are_one() -> None:
+    known = {"a": "won", "a#1": "won", "a#2": "lost", "b": "lost", "b#1": "lost", "c": "won"}
+    said = verdicts({"a": "won", "a#1": "lost", "a#2": "lost", "b": "won", "b#1": "lost", "c": "won"})
+    assert self_preference(said, known, SCORES) == share_difference((1.5, 2), (1.5, 2))
 
 
 @pytest.mark.parametrize(

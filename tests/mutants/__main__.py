@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import queue
+import resource
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class Copy:
     """A copy of the checkout in which one file at a time is wrong."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.late = folder, 0
         words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(words, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0"):
             if (ROOT / name).is_file():
@@ -82,6 +83,7 @@ class Copy:
                 return process.wait(seconds) == 0
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
+                self.late += 1
                 return False
 
     def survives(self, mutant: Mutant, room: Room, seconds: float) -> bool:
@@ -140,7 +142,10 @@ def main() -> int:
                 print(f"survived: {mutant.key} [line {mutant.line}]\n  {reason}", flush=True)
     shares = {name: killed[name] / total[name] for name in total} | {"together": killed.total() / total.total()}
     print(*(f"{name}: {share:.1%} killed" for name, share in shares.items()), sep="\n")
-    print(f"{total.total()} mutants in {time.monotonic() - begun:.0f} s, {unlisted} survivors not listed")
+    late = sum(copy.late for copy in copies)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = f"{time.monotonic() - begun:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of CPU time)"
+    print(f"{total.total()} mutants in {spent}, {late} killed by the time limit, {unlisted} survivors not listed")
     return 0 if not unlisted and all(shares.get(name, 1) >= least for name, least in ENOUGH.items()) else 1
 
 

@@ -18,7 +18,7 @@ from harness.reports.samples import kinds_of
 from harness.runs.columns import read_run
 from harness.runs.folder import RUN_FORMAT, SAMPLES, Run
 from harness.runs.samples import encode
-from harness.types import Sample
+from harness.types import Sample, SourceReading
 from tests.made_runs import MadeRuns, edit
 
 CONFIG = {
@@ -54,6 +54,10 @@ def samples(draw: st.DrawFn) -> list[Sample]:
             status=draw(st.sampled_from(["ok", "unparsed", "engine_error"])),
             category=draw(st.none() | texts),
             response=draw(texts),
+            source=draw(
+                st.none()
+                | st.builds(SourceReading, st.none() | texts, st.none() | texts, st.just({}) | st.just({"exact": 1.0}))
+            ),
         )
         for i in indices
     ]
@@ -82,6 +86,17 @@ def test_columns_say_what_the_samples_say(tmp_path: Path, found: list[Sample]) -
         assert same(run.prompt_tokens[row], math.nan if sample.prompt_tokens is None else sample.prompt_tokens)
         for (reader, name), column in run.columns.items():
             assert same(column[row], sample.scores.get(reader, {}).get(name, math.nan))
+        if run.source is not None:
+            told, score = (
+                sample.source,
+                math.nan if sample.source is None else sample.source.scores.get("exact", math.nan),
+            )
+            assert run.source.known[row] == (told is not None) and same(run.source.scores[row], score)
+            assert run.source.answered[row] == (told is not None and told.answer is not None)
+            for parser, mask in run.source.differing.items():
+                read = told is not None and not run.failed[row]
+                assert mask[row] == (read and told is not None and told.answer != sample.answers.get(parser))
+        assert (run.source is None) == all(each.source is None for each in found)
         for parser, mask in run.unparsed.items():
             assert mask[row] == (not run.failed[row] and sample.answers.get(parser) is None)
         if set(sample.scores.get("a", {})) in ({"accuracy"}, set()):  # which score is the first is up to the samples

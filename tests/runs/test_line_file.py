@@ -13,7 +13,7 @@ import pytest
 from harness.errors import RunError
 from harness.runs.folder import Run
 from harness.runs.journal import Journal
-from harness.runs.line_file import locked, write_atomically
+from harness.runs.line_file import locked, scan, write_atomically
 
 WRITER = (
     "import sys; from pathlib import Path\n"
@@ -71,3 +71,34 @@ def test_a_file_that_is_not_finished_leaves_nothing(tmp_path: Path, error: type[
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("results.json", b"old")]
     with pytest.raises(RunError, match="cannot write"):
         write_atomically(path / "below a file", [b"new"])
+
+
+@pytest.mark.parametrize(
+    ("end", "torn"),
+    [
+        (b"", True),
+        (b'{"a": 2}', True),
+        (b'{"a": \n', True),
+        (b"{", True),
+        (b"\0\0\0", True),
+        (b'{"a": 2}\n', False),
+        (b"[2]\n", False),
+        (b"a\n", False),
+    ],
+)
+def test_a_last_line_is_torn_where_it_is_the_beginning_of_one(tmp_path: Path, end: bytes, torn: bool) -> None:
+    path, whole = tmp_path / "samples.jsonl", b'{"a": 1}\n'
+    path.write_bytes(whole + end)
+    seen: list[bytes] = []
+
+    def see(line: bytes, _: int) -> None:
+        seen.append(line)
+        if line != whole:
+            raise ValueError("no sample")
+
+    with path.open("rb") as file:
+        if torn:
+            assert scan(file, path, see, "sample") == len(whole) and seen[0] == whole
+        else:
+            with pytest.raises(RunError, match="samples.jsonl:2: not a sample"):
+                scan(file, path, see, "sample")

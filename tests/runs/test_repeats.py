@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,16 @@ def test_the_first_repeat_is_written_as_the_only_sample_is() -> None:
     assert encode(sample(3, 2)).startswith(b'{"index": 3, "repeat": 2, "id": "test-3", ')
     assert decode(encode(sample(3, 2)), Path("x")) == sample(3, 2)
     assert [sample(3, 2).key, sample(3).key] == ["test-3#2", "test-3"]
+
+
+def test_a_repeat_that_results_have_and_the_journal_has_not_is_named(folder: Path) -> None:
+    write(folder, *(sample(index, repeat) for index in range(2) for repeat in range(3) if (index, repeat) != (1, 1)))
+    results: dict[str, Any] = {name: {} for name in ("metrics", "groups", "categories", "unparsed", "tokens")}
+    results |= {"benchmark": "gsm8k", "n": 6, "truncated": {"count": 0, "ids": []}, "failed": {"count": 0, "ids": []}}
+    (folder / "results.json").write_text(json.dumps(results))
+    for read in (lambda: list(Run(folder).samples()), lambda: [read_run(folder)]):
+        with pytest.raises(RunError, match=rf"{SAMPLES} has 5 samples, and results.json sums up 6; move results"):
+            read()
 
 
 def test_repeats_come_together_in_their_order_and_a_failed_one_is_done_again(folder: Path) -> None:

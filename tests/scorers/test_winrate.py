@@ -356,3 +356,12 @@ def test_gamed_rows_without_a_preference_are_left_out_but_lend_their_difficulty(
     assert sorted(data.difficulties) == [0, 1, 2, 3, 4]
     with pytest.raises(DataError, match=r"annotation 6 .*no difficulty for it \(index 5\)"):
         length_controlled_win_rate(made.annotations[:6], data)
+
+
+@pytest.mark.parametrize("preference", [[2.0], [1.0], [1.5], [1.0, 2.0]], ids=str)
+def test_judgements_that_are_alike_leave_a_width(made: Any, data: LengthControlData, preference: list[float]) -> None:
+    annotations = [{**a, "preference": preference[i % len(preference)]} for i, a in enumerate(made.annotations)]
+    for count in (20, 805):
+        found = fitted(annotations[:count], data, replicates=3)
+        assert 0 <= found.low <= found.length_controlled_winrate <= found.high <= 100
+        assert found.high - found.low >= 0.9 * (found.raw.high - found.raw.low) > 0.2

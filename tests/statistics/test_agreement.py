@@ -97,3 +97,13 @@ def test_a_corrected_rate_stays_in_its_range_and_without_others_is_the_labels_ow
     assert math.isnan(corrected_mean([1, 0], [], []).value)
     with pytest.raises(ValueError, match="must pair up"):
         corrected_mean([], [1], [])
+
+
+def test_samples_of_one_example_count_as_one_item() -> None:
+    a, b = ["x", "x", "y", "y", "x", "y"], ["x", "y", "y", "x", "x", "y"]
+    once = cohen_kappa(a, b)
+    often = cohen_kappa([label for label in a for _ in range(8)], [label for label in b for _ in range(8)],
+                        groups=[place for place in range(6) for _ in range(8)])  # fmt: skip
+    assert often == once
+    # Two samples of one example that say different things are half an item each.
+    assert cohen_kappa(["x", "x", "y"], ["x", "y", "y"], groups=["one", "one", "two"]).value == near((0.75 - 0.5) / 0.5)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import clustered_mean, macro_mean, mean
+from harness.statistics import GroupsAre, clustered_mean, groups_are_sampled, macro_mean, mean
 from harness.statistics.means import infer
 from harness.types import Estimate
 from tests.statistics.near import near
@@ -64,6 +64,23 @@ def test_two_scores_stay_in_their_range() -> None:
     assert 0 < e.low < e.value < e.high < 1
 
 
+@pytest.mark.parametrize(
+    ("count", "choice", "sampled"),
+    [
+        (57, "auto", True),
+        (10, "auto", True),
+        (9, "auto", False),
+        (57, "whole", False),
+        (2, "sample", True),
+        (1, "sample", False),
+    ],
+)
+def test_groups_are_a_sample_where_that_is_said_or_there_are_enough(
+    count: int, choice: GroupsAre, sampled: bool
+) -> None:
+    assert groups_are_sampled(count, choice) == sampled
+
+
 def test_one_group_leaves_the_uncertainty_unknown() -> None:
     for bounds in (None, (0.0, 1.0)):
         e = clustered_mean([1, 0, 1], ["a"] * 3, bounds=bounds)
@@ -104,39 +121,68 @@ def test_groups_of_one_size_have_the_t_interval_of_their_means() -> None:
     assert (e.low, e.high) == (near(of_means.low), near(of_means.high))
 
 
-def bell_mccaffrey(x: list[float], groups: list[int]) -> tuple[float, float]:
-    """Return standard error and degrees of freedom by the matrices of Bell and McCaffrey (2002) for a mean alone."""
+def bell_mccaffrey(x: list[float], groups: list[int], among: float) -> tuple[float, float]:
+    """Return standard error and degrees of freedom by the matrices of Bell and McCaffrey (2002) for a mean alone.
+
+    Their working covariance has a variance of 1 of each value and of `among` of each group.
+    """
     n, labels = len(x), np.array(groups)
-    design = np.ones((n, 1))
-    hat = design @ design.T / n
-    residual = np.eye(n) - hat
-    variance, contrasts = 0.0, []
+    covariance = np.eye(n) + among * (labels[:, None] == labels)
+    residual = np.eye(n) - np.ones((n, n)) / n
+    contrasts = []
     for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        own = residual[np.ix_(rows, rows)]
-        values, vectors = np.linalg.eigh(own)
-        root = vectors @ np.diag(values**-0.5) @ vectors.T
-        contrast = residual[:, rows] @ root @ design[rows] / n
-        contrasts.append(contrast.ravel())
-        variance += float(contrast.ravel() @ np.array(x)) ** 2
-    gram = np.array(contrasts) @ np.array(contrasts).T
+        rows = labels == label
+        part = residual[rows].sum(axis=0) / n  # of a mean, only the sum of a group's residuals counts
+        wanted = covariance[np.ix_(rows, rows)].sum() / n**2
+        contrasts.append(part * math.sqrt(wanted / (part @ covariance @ part)))
+    gram = np.array(contrasts) @ covariance @ np.array(contrasts).T
+    variance = sum(float(contrast @ np.array(x)) ** 2 for contrast in contrasts)
     return math.sqrt(variance), float(np.trace(gram) ** 2 / np.trace(gram @ gram))
 
 
-def test_a_clustered_mean_is_bells_and_mccaffreys() -> None:
-    found = infer(VALUES, groups=GROUPS, sampled=True)
-    spread, freedom = bell_mccaffrey(VALUES, GROUPS)
+def ratio_of_variances(x: list[float], groups: list[int]) -> float:
+    """Return the variance among groups' means, beside chance, over that within, by the table of scipy's F test."""
+    labels = np.array(groups)
+    of_each = [np.array(x)[labels == label] for label in np.unique(labels)]
+    sizes = np.array([len(one) for one in of_each])
+    usual = (len(x) - (sizes**2).sum() / len(x)) / (len(sizes) - 1)
+    return max(0.0, float((stats.f_oneway(*of_each).statistic - 1) / usual))
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.7])  # groups that are alike, and groups that are not
+def test_a_clustered_mean_is_bells_and_mccaffreys(apart: float) -> None:
+    values = [value + apart * (group % 3) for value, group in zip(VALUES, GROUPS, strict=True)]
+    among = ratio_of_variances(values, GROUPS)
+    assert (among > 0) == (apart > 0)
+    found = infer(values, groups=GROUPS, sampled=True)
+    spread, freedom = bell_mccaffrey(values, GROUPS, among)
     assert (found.spread, found.freedom) == (near(spread), near(freedom))
-    e = clustered_mean(VALUES, GROUPS)
+    e = clustered_mean(values, GROUPS)
     half = stats.t.ppf(0.975, freedom) * spread
-    assert (e.low, e.high) == (near(np.mean(VALUES) - half), near(np.mean(VALUES) + half))
+    assert (e.low, e.high) == (near(np.mean(values) - half), near(np.mean(values) + half))
     assert (e.n, e.method) == (14, "clustered-t, 5 groups")
 
 
+@pytest.mark.parametrize("macro", [False, True])
+def test_the_variance_between_uneven_groups_is_right_on_average(macro: bool) -> None:
+    # One group holds half of the values, and groups differ more than values do: leverages alone give 0.7 of it.
+    rng, sizes = np.random.default_rng(0), np.array([50, 20, 10, 10, 5, 5])
+    labels = np.repeat(np.arange(6), sizes)
+    weights = np.full(6, 1 / 6) if macro else sizes / 100
+    found = [
+        infer(rng.normal(size=100) + rng.normal(size=6)[labels], groups=labels, sampled=True, macro=macro).spread ** 2
+        for _ in range(4000)
+    ]
+    assert np.mean(found) == near(float(weights**2 @ (1 + 1 / sizes)), rel=0.05)
+
+
 def test_a_bounded_clustered_mean_is_wilsons_of_fewer_values() -> None:
-    x, groups = [1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    x, groups = (
+        [1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1] * 2 + [0] * 8,
+        [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3] * 2 + [0, 1, 2, 3] * 2,
+    )
     e = clustered_mean(x, groups, bounds=(0, 1))
-    p, quantile = 2 / 3, stats.t.ppf(0.975, 3)
+    p, quantile = 1 / 2, stats.t.ppf(0.975, 3)
     worth = p * (1 - p) / clustered_mean(x, groups).stderr ** 2
     for bound in (e.low, e.high):
         assert worth * (p - bound) ** 2 / (bound * (1 - bound)) == near(quantile**2, rel=1e-6)
@@ -169,10 +215,12 @@ def test_the_macro_mean_of_two_groups_has_welchs_interval() -> None:
 
 
 def test_the_macro_mean_of_drawn_groups_is_the_mean_of_their_means() -> None:
-    x, groups = [1.0, 0, 0, 1, 1, 0, 0.5], ["a", "a", "a", "b", "b", "c", "c"]
-    e, of_means = macro_mean(x, groups, sampled=True), mean([1 / 3, 1.0, 0.25])
+    x, groups = [1.0, 0, 1, 1, 0, 0.5], ["a", "a", "b", "b", "c", "c"]
+    e, of_means = macro_mean(x, groups, sampled=True), mean([0.5, 1.0, 0.25])
     assert (e.value, e.stderr) == (near(of_means.value), near(of_means.stderr))
-    assert (e.low, e.high, e.n) == (near(of_means.low), near(of_means.high), 7)
+    assert (e.low, e.high, e.n) == (near(of_means.low), near(of_means.high), 6)
+    uneven = macro_mean([1.0, 0, 0, 1, 1, 0, 0.5], ["a", "a", "a", "b", "b", "c", "c"], sampled=True)
+    assert uneven.value == near((1 / 3 + 1.0 + 0.25) / 3)
 
 
 @pytest.mark.parametrize("sampled", [False, True])

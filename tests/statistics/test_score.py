@@ -39,7 +39,7 @@ def test_of_right_and_wrong_it_is_wilsons(right: int, more: int) -> None:
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 400))
 def test_of_pairs_it_is_tangos(lost: int, gained: int, same: int) -> None:
     n = lost + gained + same
-    if not n:
+    if not n or min(n + gained - lost, n + lost - gained) <= 6:
         return
     found = paired_difference([1] * lost + [0] * (gained + same), [0] * lost + [1] * gained + [0] * same)
     for bound in (found.estimate.low, found.estimate.high):
@@ -48,6 +48,26 @@ def test_of_pairs_it_is_tangos(lost: int, gained: int, same: int) -> None:
     assert found.estimate.low == -1 or found.estimate.low < found.estimate.value
     expected = stats.chi2.sf((gained - lost) ** 2 / (gained + lost), 1) if gained + lost else 1.0
     assert found.p == near(expected, rel=1e-6)  # McNemar's
+
+
+@pytest.mark.parametrize("n", [20, 100, 1000])
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_where_few_are_wrong_the_bound_on_their_side_is_the_likelihood_ratios(wrong: int, n: int) -> None:
+    e = proportion(n - wrong, n)
+    ratio = 2 * (wrong * math.log(wrong / n / (1 - e.high)) + (n - wrong) * math.log(e.value / e.high))
+    assert ratio == near(Z**2, rel=1e-6)
+    wilson = stats.binomtest(n - wrong, n).proportion_ci(method="wilson")
+    assert e.low == near(wilson.low) and e.high > wilson.high
+
+
+@pytest.mark.parametrize(("n", "least"), [(20, 0.92), (39, 0.918), (100, 0.92)])
+def test_no_rate_is_held_by_fewer_than_92_of_100_samples(n: int, least: float) -> None:
+    intervals = [proportion(right, n) for right in range(n + 1)]
+    lows, highs = np.array([(e.low, e.high) for e in intervals]).T
+    bounds = np.unique([*lows, *highs])
+    for rate in [*(bounds[bounds > 0] - 1e-9), *(bounds[bounds < 1] + 1e-9)]:  # coverage is lowest beside a bound
+        covered = stats.binom.pmf(np.arange(n + 1), n, rate)[(lows <= rate) & (rate <= highs)].sum()
+        assert covered >= least
 
 
 def test_the_published_example() -> None:
@@ -74,7 +94,11 @@ def test_the_weights_are_the_most_likely_ones(values: list[float], supposed: flo
         options={"maxiter": 500, "ftol": 1e-13},
     )
     variance = float(found.x @ (support - supposed) ** 2)
-    expected = len(values) * (np.mean(values) - supposed) ** 2 / variance
+    expected = float(len(values) * (np.mean(values) - supposed) ** 2 / variance)
+    nearer = np.sign(np.mean(values) - 0.5)
+    if np.sign(supposed - np.mean(values)) == nearer:  # and no more than three values' worth away, as all of these are
+        ratio = 2 * float(weights[weights > 0] @ np.log(weights[weights > 0] / len(values) / found.x[weights > 0]))
+        expected = min(expected, ratio)
     of = Distribution(seen.tolist(), (counts / counts.sum()).tolist())
     assert score_statistic(of, len(values), supposed) == near(expected, rel=2e-3, abs=1e-6)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from harness.training.batch import padded
+from harness.training.loop import prepare_process
 from harness.training.model.network import Network
 from harness.training.optim import AdamW, RMSprop
 from tests.conftest import Command, Done
@@ -176,6 +179,8 @@ def test_a_line_tells_the_mean_over_its_interval(trained: Callable[..., tuple[Do
     assert told[-1]["seconds_left"] == 0
     assert [line["seconds"] for line in told] == sorted(line["seconds"] for line in told)
     assert [rate for rate, _, _ in fed.updates][2] == told[0]["learning_rate"]
+    span = told[1]["seconds"] - told[0]["seconds"]
+    assert told[1]["seconds_left"] == pytest.approx((7 - 6) * span / 3, rel=0.01, abs=1e-4)
 
 
 def test_the_first_step_that_is_not_finite_is_the_one_that_is_named(
@@ -207,7 +212,8 @@ def test_a_loss_that_is_not_finite_stops_it_though_gradients_are(
         return loss, {name: value + math.inf for name, value in found.items()}
 
     monkeypatch.setattr(Network, "forward", infinite)
-    done, out = trained(max_steps=2)
+    done, out = trained(max_steps=3)
+    assert len(list(out.glob("metrics.jsonl"))) == 0 or not lines(out), "the first line is not written any more"
     assert (
         done.code == 2 and "step 1: the loss or its gradient is not finite, and the weights are as before" in done.err
     )
@@ -221,11 +227,61 @@ def test_saving_and_validating_fall_due(trained: Callable[..., tuple[Done, Path]
     assert steps == [0, 2, 4, 5]
     assert [line["step"] for line in lines(out) if "loss" in line] == [2, 4, 5]
     assert json.loads((out / "last" / "training" / "progress.json").read_text())["step"] == 5
+    assert not list(out.glob("step-*"))
     assert (out / "best" / "model.safetensors").exists()
     assert "done: 5 steps in" in done.err
     losses = {line["step"]: line["validation/loss"] for line in lines(out) if "validation/loss" in line}
     step = min(losses, key=lambda each: losses[each])
     assert f"best: validation/loss {losses[step]:.4g} after step {step}, in {out / 'best'}" in done.err
+
+
+def test_of_what_is_saved_each_is_kept_and_nothing_else(trained: Callable[..., tuple[Done, Path]]) -> None:
+    done, out = trained(max_steps=5, save_every=2, keep="all")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-000002", "step-000004", "step-000005"]
+
+
+def test_a_process_is_prepared_as_far_as_the_user_has_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    for given in ({}, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64", "TRITON_CACHE_DIR": "theirs"}):
+        for name in names:
+            monkeypatch.setenv(name, "")  # so that it is as it was in the end
+            monkeypatch.delenv(name)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        prepare_process()
+        found = {name: os.environ.get(name) for name in names}
+        expected = given.get("PYTORCH_ALLOC_CONF"), None if given else "expandable_segments:True"
+        assert (found["PYTORCH_ALLOC_CONF"], found["PYTORCH_CUDA_ALLOC_CONF"]) == expected
+        folder = Path(found["TORCHINDUCTOR_CACHE_DIR"] or "")
+        assert folder.is_dir() and found["TRITON_CACHE_DIR"] == given.get("TRITON_CACHE_DIR", str(folder / "triton"))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_kernels_that_repeat_themselves_are_asked_for_where_they_are_wanted(
+    trained: Callable[..., tuple[Done, Path]], monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    for name in ("CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        assert trained(max_steps=1, deterministic=asked)[0].code == 0
+        assert torch.are_deterministic_algorithms_enabled() == asked
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == asked
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "padded_to"), [(3, 64, 64), (64, 64, 64), (65, 64, 128), (5, 2, 8), (8, 2, 8)]
+)
+def test_borders_are_padded_to_a_power_of_two(count: int, least: int, padded_to: int) -> None:
+    borders = torch.arange(count) * 3
+    found = padded(borders, least)
+    assert len(found) == padded_to and found[:count].equal(borders) and (found[count:] == borders[-1]).all()
 
 
 def test_a_finished_training_goes_on_to_more_steps(trained: Callable[..., tuple[Done, Path]]) -> None:

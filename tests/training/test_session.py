@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from harness import __version__
 from harness.errors import ConfigError
@@ -18,7 +19,9 @@ from harness.interfaces import TrainingRun
 from harness.models import ModelFolder, find_model
 from harness.prompts import find_format
 from harness.training.data.packing import DocumentRows
-from harness.training.session import LoopTrainer, Session, Training
+from harness.training.model.network import load_network
+from harness.training.parallel import join
+from harness.training.session import LoopTrainer, Session, TextTrainer, Training
 from harness_sft import SFT
 from harness_sft.trainer import nll
 
@@ -63,6 +66,41 @@ def test_a_training_is_its_options_data_model_and_format(own: Own, run: Training
         **find_format("plain").card(), "trainer": "own", "base_model": run.model, "recipe": run.recipe,
         "harness": __version__,
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tokens(TextTrainer):
+    """A trainer that is the loss of a token, one that is not 0 where nothing is to be learned."""
+
+    name: ClassVar[str] = "tokens"
+
+    more: float = 0.0
+
+    def loss(self, logprobs: torch.Tensor) -> torch.Tensor:
+        return self.more - logprobs
+
+
+def test_a_trainer_that_is_the_loss_of_a_token_learns_what_sft_learns(
+    problems: Path, tiny: Path, run: TrainingRun
+) -> None:
+    given: dict[str, Any] = {
+        "data": (str(problems),),
+        "prompt_format": "plain",
+        "sequence_length": 128,
+        "device": "cpu",
+    }
+    ours, more, theirs = Tokens(**given), Tokens(**given, more=0.5), SFT(**given)
+    of_ours, of_theirs = (each.prepare(Session(each, run)) for each in (ours, theirs))
+    assert of_ours.digest == of_theirs.digest and list(of_ours.facts) == ["files"]
+    batch = of_ours.rows.batch([0, 1, 2], 3)
+    network = load_network(str(tiny), ours, join("cpu"), packed=True)
+    labels = int((batch.labels != -100).sum())
+    assert 0 < labels < batch.labels.numel()
+    expected, _ = nll(network, batch, 0.25)
+    for trainer, added in ((ours, 0.0), (more, 0.5 * labels)):
+        scaled, sums = trainer.objective(network, batch, 0.25)
+        assert sums["loss"].item() == pytest.approx(4 * expected.item() + added, rel=1e-5)
+        assert scaled.item() == pytest.approx(sums["loss"].item() / 4, rel=1e-6) and scaled.requires_grad
 
 
 def test_a_trainer_with_rows_and_a_loss_trains_and_goes_on(

@@ -266,6 +266,9 @@ def test_a_row_says_where_it_comes_from() -> None:
     tokens = tokens_of([range(10, 14), range(20, 26)])
     assert DocumentRows(tokens, 8).describe(0) == "made, text 1; made, text 2"
     assert StreamRows(tokens, 3).describe(1) == "made, text 1; made, text 2"
+    # A row is its inputs and the token behind them: the first ends where the first text does.
+    rows = StreamRows(tokens_of([range(10, 15), range(20, 23), range(30, 34)]), 4)
+    assert [rows.documents(row) for row in range(len(rows))] == [[0], [0, 1, 2]]
 
 
 @given(

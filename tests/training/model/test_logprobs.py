@@ -69,6 +69,9 @@ def test_a_frozen_output_layer_gets_no_gradient() -> None:
         hidden.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         assert hidden.grad is not None and lm_head.grad is None
+    [found] = torch.autograd.grad(summed_nll(hidden, lm_head, labels), hidden)
+    [wanted] = torch.autograd.grad(F.cross_entropy(hidden @ lm_head.t(), labels, reduction="sum"), hidden)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_without_a_label_the_loss_is_zero_and_still_attached() -> None:
