@@ -10,8 +10,8 @@ at all, how many of these as expected and how many as something else, how many w
 share that came out as expected, None for none included.
 
 lm-eval's filters, lighteval's extraction, Inspect's and math-verify are run as they are where they are installed, and
-left out where not; the three steps of MMLU-Pro's authors are restated from their script. Numbers are compared as decimals, so
-that no rule loses for its spelling.
+left out where not; the three steps of MMLU-Pro's authors are restated from their script. Numbers are compared as
+decimals, so that no rule loses for its spelling.
 """
 
 from __future__ import annotations
