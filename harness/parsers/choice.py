@@ -83,9 +83,9 @@ _CHOSEN: Final = tuple(
             ("must be", "to be", "should be", "only be", "gotta be"),
             r"\b(?:must|has[ ]to|should|can[ ]only|could[ ]only|got[ ]to|gotta)[ ]be",
         ),
-        (("not ",), r"(?:\A|[.!?\n,;:])[ ]{0,3}not[ ][(\"']?\w[)\"']?,?[ ]but"),
+        ((" but ",), r"(?:\A|[.!?\n,;:])[ ]{0,3}not[ ][(\"']?\w[)\"']?,?[ ]but"),
         (
-            ("but ", "except"),
+            ("thing ", "all but", "all except", "every "),
             r"\b(?:everything|anything|all|every[ ]\w{1,12})[ ](?:else[ ])?(?:but|except(?:[ ]for)?)",
         ),
         (("which is", "that is"), r",[ ](?:which|that)[ ]is"),
