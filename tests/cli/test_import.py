@@ -182,7 +182,7 @@ def test_an_imported_run_is_judged_viewed_and_exported(harness: Command, tmp_pat
     assert harness("report", run, "--format", "markdown").out.count("Some lake") == 0
     with viewing(tmp_path / "runs") as server:
         page = server.get(f"/report?run={run.relative_to(tmp_path / 'runs')}")
-        assert page.status == 200 and "100.0" in page.text and "Some lake" in page.text
+        assert page.status == 200 and "100.0" in page.text and "Beside the source" not in page.text
 
 
 def test_lm_evals_samples(bring: Import, harness: Command, tmp_path: Path) -> None:
