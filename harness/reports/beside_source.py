@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from harness.runs.columns import Recorded
     from harness.runs.folder import Run
+    from harness.types import Scores
 
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
@@ -98,24 +99,25 @@ def beside_source_of(run: Run) -> BesideSource | None:
         return None
     import numpy as np
 
-    marks = {name: array("b") for name in ("known", "answered", "differing", "unparsed")}
-    scores = {name: array("d") for name in ("theirs", "ours")}
+    known, answered, differing, unparsed = (array("b") for _ in range(4))
+    theirs, ours = array("d"), array("d")
     for sample in run.samples():
         said, read = sample.source, sample.status != "engine_error"
         answer = sample.answers.get(parser)
-        marks["known"].append(said is not None and read)
-        marks["answered"].append(said is not None and said.answer is not None)
-        marks["differing"].append(said is not None and read and said.answer != answer)
-        marks["unparsed"].append(read and answer is None)
-        found = None if said is None else next(iter(said.scores.values()), None)
-        scores["theirs"].append(_NAN if found is None else found)
-        found = next(iter(sample.scores.get(parser, {}).values()), None)
-        scores["ours"].append(_NAN if found is None else found)
-    if not any(marks["known"]):
+        known.append(said is not None and read)
+        answered.append(said is not None and said.answer is not None)
+        differing.append(said is not None and read and said.answer != answer)
+        unparsed.append(read and answer is None)
+        theirs.append(_first({} if said is None else said.scores))
+        ours.append(_first(sample.scores.get(parser, {})))
+    if not any(known):
         return None
-    known, answered, differing, unparsed = (np.array(column, dtype=np.bool_) for column in marks.values())
-    theirs, ours = (np.array(column) for column in scores.values())
-    return _compared(known, answered, theirs, ours, differing, unparsed)
+    masks = [np.array(column, dtype=np.bool_) for column in (known, answered, differing, unparsed)]
+    return _compared(masks[0], masks[1], np.array(theirs), np.array(ours), masks[2], masks[3])
+
+
+def _first(scores: Scores) -> float:
+    return next((_NAN if value is None else value for value in scores.values()), _NAN)
 
 
 def _compared(
