@@ -114,7 +114,7 @@ mutants: $(VENV)/ready
 	$(VENV)/bin/python -m tests.mutants
 
 # A real small model through the whole loop on a CPU; skipped, with a line, where the model cannot be had.
-# EXAMPLES=100 asks that many of each benchmark, TOKENS=512 lets answers be that long (then it takes hours).
+# EXAMPLES=4 asks fewer than 100 of each benchmark, TOKENS=512 lets answers be longer than 128 tokens.
 real: $(VENV)/ready
 	-$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check gguf
 	$(VENV)/bin/python tests/real/check.py .real

@@ -143,13 +143,12 @@ class Importing:
 
     def carry_out(self, *, progress: bool = True) -> Iterator[Finished]:
         """Yield each run as it has been written."""
-        from harness.reports.beside_source import beside_source
-        from harness.runs.columns import read_run
+        from harness.reports.beside_source import beside_source_of
 
         for position, one in enumerate(self.imports):
             run, added = one.carry_out(progress=progress)
             said = one.paired if added else "imported before: nothing is new"
-            beside = beside_source(read_run(run.path))
+            beside = beside_source_of(run)
             notes = () if beside is None else (beside.sentence(),)
             yield Finished(position, f"{one.title} · {said}", run, run.results.failed.count, timed=False, notes=notes)
 

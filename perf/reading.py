@@ -9,9 +9,9 @@ some rules take long. For each corpus and rule it prints how many outputs were r
 at all, how many of these as expected and how many as something else, how many with an answer were left alone, and the
 share that came out as expected, None for none included.
 
-lm-eval's filters, lighteval's extraction and math-verify are run as they are where they are installed, and left out
-where not; the three steps of MMLU-Pro's authors are restated from their script. Numbers are compared as decimals, so
-that no rule loses for its spelling.
+lm-eval's filters, lighteval's extraction, Inspect's and math-verify are run as they are where they are installed, and
+left out where not; the three steps of MMLU-Pro's authors are restated from their script. Numbers are compared as
+decimals, so that no rule loses for its spelling.
 """
 
 from __future__ import annotations
@@ -114,6 +114,22 @@ def lighteval_choice(case: Case) -> str | None:
     return _extracted(case, "choice", letters_of(case))
 
 
+def inspect_choice(case: Case) -> str | None:
+    """Run Inspect's reading of multiple_choice(): after "ANSWER:"."""
+    module = import_module("inspect_ai.solver._multiple_choice")
+    found = module.parse_answers(_State(case), multiple_correct=False)
+    return str(next(iter(found))) if len(found) == 1 else None
+
+
+class _State:
+    """What Inspect's reading of choices asks of a sample's state."""
+
+    def __init__(self, case: Case) -> None:
+        self.output = self
+        self.completion = case["output"]
+        self.choices = letters_of(case)
+
+
 # --- numbers
 
 
@@ -134,6 +150,12 @@ def lighteval_number(case: Case) -> str | None:
     return _extracted(case, "number")
 
 
+def inspect_number(case: Case) -> str | None:
+    """Run Inspect's match(numeric=True): the last word that is a number."""
+    found, _ = import_module("inspect_ai.scorer._common").match_str(case["output"], "0", "end", numeric=True)
+    return found if canonical_number(found) is not None else None
+
+
 def math_verify_number(case: Case) -> str | None:
     found = import_module("math_verify").parse(case["output"], parsing_timeout=None)
     return str(found[0]) if found else None
@@ -146,12 +168,14 @@ CHOICES: Final[Mapping[str, tuple[Rule, str | None]]] = {
     "lm-eval mmlu_pro": (lm_eval_custom_extract, "lm_eval"),
     "lm-eval MultiChoiceRegexFilter": (lm_eval_multi_choice, "lm_eval"),
     "lighteval extraction": (lighteval_choice, "lighteval"),
+    "Inspect multiple_choice": (inspect_choice, "inspect_ai"),
 }
 NUMBERS: Final[Mapping[str, tuple[Rule, str | None]]] = {
     "ours: final-number": (our_number, None),
     "lm-eval strict-match": (lm_eval_strict, "lm_eval"),
     "lm-eval flexible-extract": (lm_eval_flexible, "lm_eval"),
     "lighteval extraction": (lighteval_number, "lighteval"),
+    "Inspect match(numeric)": (inspect_number, "inspect_ai"),
     "math-verify": (math_verify_number, "math_verify"),
 }
 

@@ -224,7 +224,7 @@ def summarise(
             continue
         for parser in parsers:
             scores = sample.scores.get(parser, {})
-            overall[parser].add(scores, sample, sample.answers.get(parser))
+            overall[parser].add(scores, sample, sample.answers.get(parser) if several > 1 else None)
             if sample.group is not None:
                 groups.at(sample.group)[parser].add(scores, sample)
             if sample.category is not None:

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, overload
 
 from harness.parsers.choice_lines import Lines
 from harness.parsers.labels import CONNECTIVES, DENIED_BEHIND, foreign_words, labels_of, predicates_of
-from harness.parsers.letters import Options, Reading
+from harness.parsers.letters import ENGLISH_CONNECTIVES, Options, Reading
 from harness.parsers.normalize import lowered, plain_markup
 from harness.parsers.reading import Explanation, located, readable
 from harness.parsers.statements import has_any, is_disowned, is_supposed, last_of
@@ -17,7 +17,8 @@ from harness.parsers.statements import has_any, is_disowned, is_supposed, last_o
 _MARKER: Final = re.compile(
     r"\\(?:f?boxed|fbox)|<answer>"
     r"|\b(?:answer|option|choice|solution|selection|guess|letter|correct|right|best|ans|opt|sol)\b"
-    r"|\b(?P<short>selected|chosen|choose|picked|pick|response|result|final|verdict|conclusion|prediction|pred|resp|key|output)\b"
+    r"|\b(?P<short>selected|chosen|choose|picked|pick|response|result|final|verdict|conclusion|prediction|pred|resp"
+    r"|key|output)\b"
 )
 _MARKER_CUES: Final = (
     "ans", "opt", "choi", "cho", "sol", "select", "guess", "letter", "correct", "right", "best", "\\", "pick",
@@ -31,18 +32,18 @@ _LINK: Final = re.compile(
         ["'\s)\]]{0,9}
         (?:(?:[ ](?:(?:should|would|must|will|has[ ]to|have[ ]to|ought[ ]to|can[ ]only|turns[ ]out[ ]to)[ ]be
                 |(?:seems|appears)(?:[ ]to[ ]be)?|looks[ ](?:like|to[ ]be)|becomes|remains)|\b(?:is|was))\b(?:[ ]*:)?
-            |[:=→>|]|=>|->|[-—](?=[ ])|(?<=\banswer\])(?=[ ])|(?<=\bans|\bopt|\bsol)[.)]?(?=[ ]))""",
+            |[:=→>|]|=>|->|[-—](?=[ ])|(?<=\banswer\])(?=[ ])|(?<=\banswer)'s(?=[ ])|(?<=\bans|\bopt
+                  |\bsol)[.)]?(?=[ ]))""",
     re.VERBOSE,
 )
-_EACH: Final = re.compile(
-    r"\b(?:each|every|all|other|both|following|these|those|(?<!only )remaining)\s(?:\w{1,12}\s)?\Z"
-)
+_EACH: Final = re.compile(r"\b(?:each|every|all|other|both|following|these|those)\s(?:\w{1,12}\s)?\Z")
 _IN_TURN: Final = re.compile(r"\b(?:each|every|one by one|in turn)\b[^:\n]*:\Z")
 _JOINED_BOX: Final = re.compile(r"\}[ $]{0,2}(?:or|and|,|/)[ $]{0,2}\Z")
 _ITEM: Final = re.compile(r"\s[(\[]?[A-Z][)\]]?\s?[:)]")  # "Option J: …" is an item of a list
-_HEADING_LINK: Final = re.compile(r"[ \t:]{0,9}\n")
+_HEADING_LINK: Final = re.compile(r"[ \t:]{0,9}\n|[.;,][ ]")
 _FILLER: Final = re.compile(
     r"""(?:[\s:"=→>,]|-(?=[\s>])|[{(\[](?=[{(\["]?(?:option|choice|answer|letter)\b))*+(?:(?:therefore|thus|hence|so|then|clearly|definitely|certainly|simply|just
+        |of[ ]course|without[ ]a[ ]doubt|obviously|evidently|undoubtedly|apparently|presumably
         |most[ ]likely|likely|probably|indeed|actually|still|now|in[ ]fact|as[ ]follows|option|choice|letter|answer
         |alternative|statement
         |number|the|not[ ]["'(]?\w["')]?,?[ ]but(?:[ ]rather)?)(?![\w'])(?:[\s:",=]|-(?=\s))*+){0,8}+""",
@@ -54,28 +55,39 @@ _CHOSEN: Final = tuple(
     for cues, pattern in (
         (
             ("choose", "chose", "pick", "select", "go", "say", "opt", "guess", "think", "believe", "vote", "conclude",
-             "settle", "lean", "mark", "circle", "take"),
-            r"""\b(?:i|we|i'd|i'll|i'm|we're|let's|let[ ]us)[ ]
+             "settle", "lean", "mark", "circle", "take", "prefer", "answer"),
+            r"""\b(?:i|we|i'd|i'll|i'm|we're|let's|let[ ](?:us|me))[ ]
                 (?:(?:\w{3,12}ly|have[ ]to|must|think|would|will|am|going[ ]to)[ ]){0,3}
-                (?:choose|chose|pick|picked|select|selected|go[ ]with|going[ ]with|say|opt[ ]for|guess|think|believe
-                  |vote[ ]for|vote|conclude|settle[ ]on|lean[ ]towards?|take)
+                (?:choose|chose|pick|picked|select|selected|prefer|answer
+                  |go[ ](?:with|for)|going[ ](?:with|for)|say|opt[ ]for
+                  |guess|think|believe
+                  |vote[ ]for|vote|conclude|settle[ ]on|lean(?:ing)?[ ]towards?|take)
                 (?:[ ](?:that|it's|it[ ]is|it[ ]must[ ]be))?
               | (?:\A|[.!?\n])[ \t]{0,3}(?:choose|pick|select|mark|circle
                   |go[ ]with|going[ ]with|choosing|picking|selecting)""",
         ),
         (
             ("therefore", "thus", "hence", "consequently", "so", "final", "conclusion", "actually", "rather", "instead",
-             "yes", "namely", "elimination", "exclusion"),
+             "yes", "namely", "elimination", "exclusion", "accordingly", "as a result", "ergo", "overall",
+             "all in all"),
             r"""\b(?:therefore|thus|hence|consequently|so|finally|conclusion|actually|rather|instead|yes|namely|final
-                  |elimination|exclusion)\b
+                  |elimination|exclusion|accordingly|as[ ]a[ ]result|ergo|overall|all[ ]in[ ]all)\b
                 (?:[,:]?[ ](?:it|this|that)(?:'s|[ ](?:is|must[ ]be|has[ ]to[ ]be|should[ ]be|would[ ]be)))?""",
         ),
         (
-            ("it's", "it is", "this's", "this is"),
+            ("it's", "it is", "this's", "this is", "that's", "that is", "would be"),
             r"(?:\A|[.!?\n,;][ ]{0,3}|\bthat[ ]|\bthink[ ]|\bbelieve[ ]|\bsure[ ]|\bcertain[ ]|\bno[ ]"
-            r"|\bbut[ ])(?:it|this)(?:'s|[ ]is)",
+            r"|\bbut[ ])(?:it|this|that)(?:'s|[ ](?:is|would[ ]be))",
         ),
-        (("must be", "has to be", "should be", "only be"), r"\b(?:must|has[ ]to|should|can[ ]only)[ ]be"),
+        (
+            ("must be", "to be", "should be", "only be", "gotta be"),
+            r"\b(?:must|has[ ]to|should|can[ ]only|could[ ]only|got[ ]to|gotta)[ ]be",
+        ),
+        ((" but ",), r"(?:\A|[.!?\n,;:])[ ]{0,3}not[ ][(\"']?\w[)\"']?,?[ ]but"),
+        (
+            ("thing ", "all but", "all except", "every "),
+            r"\b(?:everything|anything|all|every[ ]\w{1,12})[ ](?:else[ ])?(?:but|except(?:[ ]for)?)",
+        ),
         (("which is", "that is"), r",[ ](?:which|that)[ ]is"),
         (
             ("only", "last"),
@@ -91,7 +103,7 @@ _CHOSEN: Final = tuple(
         ),
         (
             ("mak", "leav", "left"),
-            r"\b(?:makes|making|leaves|leaving)(?:[ ](?:us|only|just|with)){0,3} | \bleft[ ](?:only[ ])?with",
+            r"\b(?:makes|making|leaves|leaving)(?:[ ](?:us|it|only|just|with)){0,3} | \bleft[ ](?:only[ ])?with",
         ),
         (
             ("down to", "point", "narrow"),
@@ -101,6 +113,8 @@ _CHOSEN: Final = tuple(
               | \bnarrow(?:s|ing|ed)?[ ](?:it|this|that|things)[ ]to
               | \bpoint(?:s|ing)?[ ](?:\w{3,12}ly[ ])?(?:us[ ])?(?:to|towards?)""",
         ),
+        (("my ",), r"\bmy[ ](?:\w{4,8}[ ])?(?:vote|choice|pick|guess|bet)[ ](?:is|goes[ ]to|would[ ]be)"),
+        (("end up", "arrive"), r"\b(?:we|i)[ ](?:end[ ]up[ ]with|arrive[ ]at)"),
         (
             ("looks", "seems", "appears"),
             r"""(?:\A|[.!?\n])[ \t]{0,3}(?:(?:it|this)[ ])?(?:looks|seems|appears)
@@ -118,7 +132,7 @@ _PREDICATE: Final = re.compile(
         | (?:the[ ])?(?:correct|right|best)\b(?![ ](?:only|if|when|about|in|for)\b))""",
     re.VERBOSE,
 )
-_PREDICATE_CUES: Final = ("correct", "right", "best", "answer", "option", "choice", "only")
+_PREDICATE_CUES: Final = ("correct", "right", "best", "answer", "option", "choice", "only", "alone", " it is")
 _CLAUSE: Final = re.compile(r"[.!?\n;:,]\s|\b(?:that|because|so|thus|therefore|hence)\s")
 # Between the letter and its predicate: nothing, an aside, or the option's text after a stop or bracket.
 _ASIDE: Final = re.compile(r"[)\]\"'}]{0,2}(?:\s?\([^()\n]*\)|,[^,.\n]*,|[.:]?\s?\"[^\"\n]*\"|[.):]\s?[^.\n,;:()]*)?")
@@ -128,8 +142,13 @@ _NO_SUBJECT: Final = re.compile(
 _JOINED: Final = re.compile(r"(?:\band|&|,)\Z")
 _BEFORE_CHOICE: Final = re.compile(r"(?:\A|[.!?\n,;:—(])\s*\Z|\b(?:that|and|but|i|we)\s\Z")
 _ROMAN: Final = re.compile(r"\bII\b|\(ii\)")
+#: "I choose B over C"; elsewhere "B over C" may be a fraction.
+_BEHIND_CHOSEN: Final = ENGLISH_CONNECTIVES | {"over"}
+_IF_BEHIND: Final = re.compile(r"[)\]\"']{0,2},?[ ](?:(?:only[ ])?if|unless|provided|had|were|assuming)\b")
 _STOP: Final = re.compile(
-    r"[ \t]*(?:[.!?;,:)\n]|\Z|—|- )|[ \t]+(?:because|since|as|which|due|for|and|but|not|here|the|given|based)\b"
+    r"[ \t]*(?:[.!?;,:)\n]|\Z|—|- )|[ \t]+(?:because|since|as|which|due|for|and|but|not|here|the|given|based|over"
+    r"|rather"
+    r"|instead)\b"
 )
 
 
@@ -303,7 +322,13 @@ class _Reader:
             reading = self.options.at(self.text, self.lower, at)
             if whole and (reading is None or whole.end > reading.end):
                 reading = whole
-            if reading and not (reading.is_text and text_found) and not is_supposed(self.lower, marker.start(), at):
+            if reading and filler and self._opens_endless(filler, reading):
+                continue
+            if (
+                reading
+                and not (reading.is_text and text_found)
+                and not self._is_conditional_on(marker.start(), at, reading)
+            ):
                 if marker[0][0] == "\\" and _JOINED_BOX.search(self.lower, 0, marker.start()):
                     reading = reading._replace(letter=None)
                 yield self._stated(marker.start(), at, reading, "behind a label")
@@ -311,13 +336,30 @@ class _Reader:
                     return
                 text_found = True
 
+    def _is_conditional_on(self, start: int, at: int, reading: Reading) -> bool:
+        """Tell whether a label is supposed, by what stands before it or by "would be (B) if" behind it."""
+        if is_supposed(self.lower, start, at):
+            return True
+        return " would" in self.lower[start:at] and _IF_BEHIND.match(self.lower, reading.end) is not None
+
+    def _opens_endless(self, filler: re.Match[str], reading: Reading) -> bool:
+        """Tell whether a letter on the line behind a label is the first of several, each on its own line."""
+        return (
+            "\n" in filler[0]
+            and not reading.is_text
+            and self.patterns.endless.match(self.text, reading.end) is not None
+        )
+
     def _foreign(self) -> Iterator[_Statement]:
         """Find the same in other languages, and "B is the answer" in them."""
         words = foreign_words(self.lower, choices=True)
-        for at, end in predicates_of(self.lower, words):
-            if self.text[at] in self.options.upper and not DENIED_BEHIND.match(self.lower, end):
-                yield _Statement(at, end, self.text[at], "a letter called correct")
-                break
+        called = [
+            _Statement(at, end, self.text[at], "a letter called correct")
+            for at, end in predicates_of(self.lower, words)
+            if self.text[at] in self.options.upper and not DENIED_BEHIND.match(self.lower, end)
+        ]
+        if called:  # the last; "A es correcta, B es correcta" name two
+            yield called[0] if len({each.letter for each in called}) == 1 else called[0]._replace(letter=None)
         for label in labels_of(self.lower, words):
             reading = self.options.at(self.text, self.lower, label.end, CONNECTIVES)
             if reading:
@@ -339,9 +381,9 @@ class _Reader:
         for found in sorted(found_all, key=re.Match.start, reverse=True):
             filler = _FILLER.match(self.lower, found.end())
             at = filler.end() if filler else found.end()
-            reading = self.options.at(self.text, self.lower, at)
+            reading = self.options.at(self.text, self.lower, at, _BEHIND_CHOSEN)
             start = found.start() + len(found[0]) - len(found[0].lstrip(".!?,;\n "))
-            if reading is None or not _STOP.match(self.lower, reading.end) or is_supposed(self.lower, start):
+            if reading is None or not _STOP.match(self.lower, reading.end) or is_supposed(self.lower, start, at):
                 continue
             if not self._is_passing(start, at, reading):
                 yield self._stated(start, at, reading, "behind words that choose")
@@ -360,9 +402,11 @@ class _Reader:
         """Find "B is correct", and whether it is called the answer."""
         if not has_any(self.lower, _PREDICATE_CUES):
             return
-        only = next(last_of(self.patterns.only.finditer(self.text)), None) if "only" in self.lower else None
+        has_cue = has_any(self.lower, ("only", "alone", "it is"))
+        only = next(last_of(self.patterns.only.finditer(self.text)), None) if has_cue else None
         if only and not is_supposed(self.lower, only.start()):
-            yield _Statement(*only.span(), only.group("letter"), "a letter that alone remains"), True
+            letter = only.group("letter") or only.group("alone") or only.group("it")
+            yield _Statement(*only.span(), letter, "a letter that alone remains"), True
         for found in last_of(_PREDICATE.finditer(self.lower)):
             subject = self._subject(found.start())
             if subject and not is_supposed(self.lower, subject.at, found.end()):
@@ -395,7 +439,7 @@ class _Reader:
         for found in last_of(self.patterns.naming.finditer(self.text)):
             letter = found.group("bracketed") or found.group("letter")
             rest = _REST.match(self.text, found.end())
-            if rest is None or self.patterns.other.search(rest[0]) or self._is_conditional(found.start()):
+            if rest is None or self.patterns.other.search(rest[0]) or self._is_conditional(found.start(), found.end()):
                 continue
             named = self.options.of_text(rest[0])
             if named or not self.options.texts or found.group("bracketed"):
@@ -408,8 +452,10 @@ class _Reader:
             rule = f"{kind} that the last sentence ends in"
             yield _Statement(ending.start, ending.end, ending.letter, rule, ending.is_text)
 
-    def _is_conditional(self, start: int) -> bool:
+    def _is_conditional(self, start: int, end: int) -> bool:
         """Tell whether the verb that starts at `start` is supposed: "it would be (B)"."""
+        if self.lower.endswith("would ", 0, start) and _IF_BEHIND.match(self.lower, end):
+            return True
         return is_supposed(self.lower, start) or is_supposed(self.lower, max(0, start - len(" would ")), start)
 
 
@@ -423,12 +469,14 @@ class _Patterns(NamedTuple):
     before_joint: re.Pattern[str]  # "A" before "and B"
     naming: re.Pattern[str]
     other: re.Pattern[str]
-    only: re.Pattern[str]  # "only (B) remains"
+    only: re.Pattern[str]  # "only (B) remains", "B it is"
+    endless: re.Pattern[str]  # two more lines with a letter alone
 
 
 @lru_cache(maxsize=64)
 def _patterns(upper: str, every: str) -> _Patterns:
     return _Patterns(
+        endless=re.compile(rf"[.)]?[ ]*(?:\n\s*[(]?{upper}[).]{{0,2}}[ ]*(?=\n|\Z)){{2}}"),
         mention=re.compile(rf"(?<![\w'-]){upper}(?![\w'])|(?<=\(){every}(?=\))"),
         before_joint=re.compile(rf"{upper}[)\]]?,?\s?(?:and|&|,)?\Z"),
         naming=re.compile(
@@ -438,6 +486,9 @@ def _patterns(upper: str, every: str) -> _Patterns:
         other=re.compile(rf"\b{upper}\b|\b(?:is|are|not)\b"),
         only=re.compile(
             rf"\b[Oo]nly[ ](?:(?:option|choice|answer)[ ])?[(\[]?(?P<letter>{upper})[)\]]?[ ](?:remains"
-            rf"|is[ ]left|fits|works|holds|matches)\b"
+            rf"|is[ ]left|fits|works|holds|matches|applies|qualifies|satisfies|meets)\b"
+            rf"|\b(?P<alone>{upper})[ ]alone[ ](?:fits|works"
+            rf"|remains|holds|applies|qualifies|satisfies|meets)\b"
+            rf"|(?<![\w'-])[(\[]?(?P<it>{upper})[)\]]?[ ]it[ ]is(?=[ ]?(?:[.!,;\n]|\Z))"
         ),
     )

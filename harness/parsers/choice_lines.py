@@ -17,15 +17,27 @@ _APPROVED: Final = re.compile(
     r"|[✓✔✅](?: correct)?)[ \t).!✓✔✅]*+\Z"
 )
 _INDENT: Final = re.compile(r"(?:[\s>#•*]|[-=]>?\s|→)*+")
+# What opens a reply and says nothing of its own: "Sure, B.", "In short: C", "1. B", "| 3 | D |", "- [x] A".
+_LEAD: Final = (
+    r"(?:(?:[Hh]mm|[Ss]ure|[Oo]kay|[Oo][Kk]|[Ww]ell|[Rr]ight|[Oo]f\ course|[Ii]n\ short|[Tt]o\ conclude"
+    r"|[Ii]n\ (?:conclusion|summary)"
+    r"|TL;DR)[,.:!…—]{1,3}\ |[Qq]?\d{1,3}[.):]\ |\|\ ?\d{1,3}\ ?\|\ ?|\[[xX✓✔]\]\ )?+"
+)
+#: Pictures before an answer.
+_PICTURES: Final = "✓✔✅☑\ufe0f\U0001f300-\U0001faff"
 _HEDGE: Final = (
     r"(?:(?:(?:[Mm]ost|[Vv]ery|[Aa]lmost|[Qq]uite)\ )?(?:[Pp]robably|[Ll]ikely|[Mm]aybe|[Pp]erhaps|[Pp]ossibly"
     r"|[Dd]efinitely|[Cc]ertainly"
-    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust)[,:]?\ (?:it's\ |it\ is\ |option\ )?)?"
+    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
+    r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ |option\ )?)?"
 )
+#: "(A, B and D)" names options in an aside.
+_ASIDE: Final = re.compile(r"\((?:[a-z]{2,8} )?[A-Z](?:(?:, | and |, and | or |, or |/)[A-Z]){1,25}\)")
 # "Let us look at each option in turn:" opens a list of options.
 _OPENS_LIST: Final = re.compile(
     r"[^\n]*\b(?:options?|choices|answers|each|them|following|statements?|one by one|in turn)\b[^\n]*:\s*\Z"
-    r"|[^\n]*\b(?:consider|evaluate|examine|analy[sz]e|look\sat|go\s(?:through|over)|check|review|assess|discuss)\b[^\n.]*"
+    r"|[^\n]*\b(?:consider|evaluate|examine|analy[sz]e|look\sat|go\s(?:through|over)|check|review|assess"
+    r"|discuss)\b[^\n.]*"
     r"\b(?:options|choices|answers|each|statements|one by one|in turn)\b[^\n.]*\.\s*\Z"
 )
 
@@ -157,9 +169,8 @@ class Lines:
         if reading and reading.is_named:
             return _Line(at, end, reading.letter, is_approved=is_approved)
         rest = content[found.end() :]
-        if (not found[0].endswith(".") and _DISMISSED.match(rest)) or self.enumerated.search(
-            rest
-        ):  # "(A) is wrong", "(A) 3 (B) 4"
+        listed = self.enumerated.search(_ASIDE.sub("", rest))
+        if (not found[0].endswith(".") and _DISMISSED.match(rest)) or listed:  # "(A) is wrong", "(A) 3 (B) 4"
             return None
         if found.group("letter") == "A" and found[0].endswith(":"):  # "A:" may stand for "Answer:"
             after = self.options.at(self.text, self.lower, at + found.end())
@@ -176,9 +187,10 @@ class Lines:
 def _patterns(upper: str, every: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return the patterns of a line that opens with a letter, and of another option on the same line."""
     opening = re.compile(
-        rf"""[\s\#>•*→=✓✔✅-]*+(?:
-            {_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ ])?
-              [(\[{{<"'$]{{0,6}}(?P<alone>{every})[)\]}}>"'$]{{0,6}}[ \t]?[.:;!,)]?["')\]$]{{0,3}}[ \t✓✔✅]*+\Z
+        rf"""[\s\#>•*→=+{_PICTURES}-]*+(?:
+            {_LEAD}{_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ ])?
+              [(\[{{<"'$]{{0,6}}[ ]?(?P<alone>{every})[ ]?[)\]}}>"'$]{{0,6}}[ \t]?[.:;!,)]?["')\]$]{{0,3}}
+              [ \t|{_PICTURES}]*+\Z
           | (?:[Oo]ption[ ]|[Cc]hoice[ ]|[Aa]nswer[ ])?(?:
               [(\["']{{1,3}}(?P<bracketed>{upper})[)\]"']{{1,3}}[.:,]?
             | (?P<letter>{upper})(?:[.):,](?![A-Za-z]{{1,2}}\b(?!\s))|[ ]+(?=[-—]\s|\()

@@ -115,6 +115,7 @@ def _row(letters: str) -> re.Pattern[str]:
     bracketed = rf"[(\[{{\"'$]{{0,4}}{one}[)\]}}\"'$]{{0,4}}"
     joint = r"(?>[ \t,;/&+]{1,4})(?>(?i:and|or)\b[ \t,]{1,2})?(?>(?i:option)[ ])?"  # nothing is tried in two ways
     return re.compile(
-        rf"(?:{bracketed}(?:{joint}{bracketed}){{1,25}}+|[(\[{{\"'$]{{0,4}}(?={one}{{2}}){together}[)\]}}\"'$]{{0,4}}|{bracketed})"
+        rf"(?:{bracketed}(?:{joint}{bracketed}){{1,25}}+"
+        rf"|[(\[{{\"'$]{{0,4}}(?={one}{{2}}){together}[)\]}}\"'$]{{0,4}}|{bracketed})"
         r"(?![\w'-])"
     )

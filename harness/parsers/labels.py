@@ -17,13 +17,14 @@ class Language(NamedTuple):
     """Alternatives of regular expressions, all in lower case.
 
     `answer`: "answer", "correct answer". `choice`: "option", "I choose", which introduce a letter only. `link`: "is".
-    `point` tells whether its numbers have a decimal point, not a comma.
+    `right`: "correct", behind a letter. `point` tells whether its numbers have a decimal point, not a comma.
     """
 
     answer: str
     choice: str
     link: str
     point: bool = False
+    right: str = ""
 
 
 LANGUAGES: Final = {
@@ -35,14 +36,20 @@ LANGUAGES: Final = {
         "选择|選擇|选项|選項|选|選|正确的是|正确是|正確的是|而是",
         "应该是|應該是|应为|應為|是|为|為|选|選",
         point=True,
+        right="正确|正確",
     ),
     "Czech": Language("odpověď|správně|řešení", "možnost|volím|vybírám", "je|zní"),
     "Danish": Language("svaret|svar", "valgmulighed|jeg vælger", "er"),
-    "Dutch": Language("antwoord", "optie|keuze|ik kies", "is|luidt|zou"),
+    "Dutch": Language("antwoord", "optie|keuze|ik kies", "is|luidt|zou", right="juist|correct"),
     "Filipino": Language("sagot", "pinipili ko|opsyon", "ay", point=True),
     "Finnish": Language("vastaus", "vaihtoehto|valitsen", "on"),
-    "French": Language("réponse|reponse|solution correcte", "choix|lettre|je choisis|bonne option", "est|serait|sera"),
-    "German": Language("antwort|lösung|richtig", "auswahl|ich wähle|ich nehme|korrekt|sondern", "ist|lautet|wäre|sei"),
+    "French": Language(
+        "réponse|reponse|solution correcte", "choix|lettre|je choisis|bonne option", "est|serait|sera",
+        right="correcte|correct|exacte|exact|juste",
+    ),
+    "German": Language(
+        "antwort|lösung|richtig", "auswahl|buchstabe|ich wähle|ich nehme|korrekt|sondern", "ist|lautet|wäre|sei",
+    ),
     "Greek": Language("απάντηση|απαντηση|λύση", "επιλογή|επιλέγω|σωστό", "είναι"),
     "Hausa": Language("amsar|amsa", "zaɓi", "ita ce|shi ne|ce|ne", point=True),
     "Hebrew": Language("התשובה|תשובה", "אפשרות|האפשרות|אני בוחר", "היא|הוא", point=True),
@@ -50,9 +57,17 @@ LANGUAGES: Final = {
     "Hungarian": Language("válasz|megoldás", "választom", "a|az"),
     "Igbo": Language("azịza|aziza", "nhọrọ", "bụ|bu", point=True),
     "Indonesian": Language("jawabannya|jawaban", "pilihan|opsi|saya memilih", "adalah|ialah|yaitu"),
-    "Italian": Language("risposta|soluzione", "opzione|lettera|scelgo|alternativa", "è|sarebbe|e'"),
-    "Japanese": Language("答え|正解|回答|解答|正答", "選択肢|正しいのは", "は|が", point=True),
-    "Korean": Language("정답|답변|해답|답", "선택지|보기|선택", "은|는|이|가|:", point=True),
+    "Italian": Language(
+        "risposta|soluzione", "opzione|lettera|scelgo|alternativa", "è|sarebbe|e'",
+        right="corretta|corretto|giusta|esatta",
+    ),
+    "Japanese": Language(
+        "答え|正解|回答|解答|正答", "選択肢|正しいのは", "は|が|を", point=True, right="選び|選ぶ|選択し|正しい",
+    ),
+    "Korean": Language(
+        "정답|답변|해답|답", "선택지|보기|선택", "은|는|이|가|을|를|:", point=True,
+        right="선택|맞습|옳",
+    ),
     "Kyrgyz": Language("жооп", "вариант", "бул"),
     "Lithuanian": Language("atsakymas", "variantas|renkuosi", "yra"),
     "Malagasy": Language("valiny|valin-teny", "safidy", "dia"),
@@ -64,7 +79,9 @@ LANGUAGES: Final = {
     "Polish": Language(
         "odpowiedzią|odpowiedź|odpowiedz|rozwiązanie", "opcja|wybieram|poprawna|prawidłowa", "to|jest|brzmi"
     ),
-    "Portuguese": Language("resposta|solução", "opção|letra|escolho|alternativa|gabarito|a correta", "é|seria|será"),
+    "Portuguese": Language(
+        "resposta|solução", "opção|letra|escolho|alternativa|gabarito|a correta", "é|seria|será", right="correta|certa"
+    ),
     "Romanian": Language("răspunsul|raspunsul|răspuns|raspuns", "varianta|opțiunea|aleg", "este|e"),
     "Russian": Language("ответом|ответ|решение", "вариант|выбираю|правильно|верно", "это|является|будет|равен"),
     "Serbian": Language("odgovor|одговор", "opcija|biram|опција|бирам", "je|је"),
@@ -72,7 +89,8 @@ LANGUAGES: Final = {
     "Sinhala": Language("පිළිතුර|උත්තරය", "විකල්පය", "වන්නේ", point=True),
     "Somali": Language("jawaabta|jawaabtu|jawaab", "doorasho", "waa", point=True),
     "Spanish": Language(
-        "respuesta|solución", "opción|letra|elijo|escojo|alternativa|la correcta|lo correcto|sino", "es|sería|será"
+        "respuesta|solución", "opción|letra|elijo|escojo|alternativa|la correcta|lo correcto|sino", "es|sería|será",
+        right="correcta|correcto",
     ),
     "Swahili": Language("jibu", "chaguo|nachagua", "ni", point=True),
     "Swedish": Language("svaret|svar", "alternativ|jag väljer", "är"),
@@ -87,21 +105,28 @@ LANGUAGES: Final = {
 #: Words by which a sentence about an answer denies it.
 _DENIALS: Final = (
     r"不|没|沒|非|未|无|無|아니|아닌|\bне\b|\bнет\b|\bні\b|ليس|غير|\bلا\b|नहीं|নয়|ไม่|\bלא\b|אינ|\bδεν\b|\bόχι\b|نیست"
-    r"|\bno\b|\bnon\b|\bnicht\b|\bkein|\bnão\b|\bniet\b|\bnie\b|\bnení\b|\binte\b|\bikke\b|\bbukan\b|\btidak\b|\bkhông\b"
+    r"|\bno\b|\bnon\b|\bnicht\b|\bkein|\bnão\b|\bniet\b|\bnie\b|\bnení\b|\binte\b|\bikke\b|\bbukan\b|\btidak\b"
+    r"|\bkhông\b"
     r"|\bdeğil\b|\bsi\b|\bpas\b|\bn'est\b|\bhindi\b|\bsio\b"
 )
 _LATIN: Final = "a-z\u00df-\u024f\u1e00-\u1eff"
 #: What denies behind the value ("Bではない").
 DENIED_BEHIND: Final = re.compile(
-    r"[\s\"')\].]{0,4}(?:(?:では|じゃ)(?:ない|ありません)|[가이은는]?\s?아니|(?:विकल्प\s)?नहीं|নয়|ไม่(?:ใช่|ถูก)|değil|نیست|не(?:верн|прав)|不(?:是|对|對|正))"
+    r"[\s\"')\].]{0,4}(?:(?:では|じゃ)(?:ない|ありません)|[가이은는]?\s?아니|(?:विकल्प\s)?नहीं|নয়|ไม่(?:ใช่|ถูก)|değil|نیست"
+    r"|не(?:верн|прав)|不(?:是|对|對|正))"
 )
 _FILLER: Final = re.compile(
-    r"(?:[\s\"':=—–-]*+(?:donc|also|daher|somit|folglich|portanto|quindi|dunque|logo|entonces|dus|więc|tedy|alltså|siis|karenanya"
+    r"(?:[\s\"':=—–-]*+(?:donc|also|daher|somit|folglich|portanto|quindi|dunque|logo|entonces|dus|więc|tedy|alltså"
+    r"|siis|karenanya"
     r"|deci|vậy|thus)\s,?)?+"
-    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?=[(\[]?[a-z][)\].]?(?:\W|\Z))|(?:(?:la|el|le|lo|die|der|das|den|de|het|een|az?|o|os|as|il|con|det|toto|to)\s|l')?"
-    r"(?:options?|option|opción|opção|opzione|opcja|opțiunea|optie|alternativa?|choix|letra|lettre|lettera|letter|buchstabe"
-    r"|litera|litery|písmeno|bokstaven?|huruf|pilihan|opsi|herufi|chaguo|câu|phương\sán|đáp\sán|buchstaben|antwort|respuesta"
-    r"|réponse|resposta|risposta|antwoord|odpowiedź|буква|букв[аоу]й?|вариант|под\sбуквой|литера|варіант|svar|svaret)\b))?+"
+    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?=[(\[]?[a-z][)\].]?(?:\W"
+    r"|\Z))|(?:(?:la|el|le|lo|die|der|das|den|de|het|een|az?|o|os|as|il|con|det|toto|to)\s|l')?"
+    r"(?:options?|option|opción|opção|opzione|opcja|opțiunea|optie|alternativa?|choix|letra|lettre|lettera|letter"
+    r"|buchstabe"
+    r"|litera|litery|písmeno|bokstaven?|huruf|pilihan|opsi|herufi|chaguo|câu|phương\sán|đáp\sán|buchstaben|antwort"
+    r"|respuesta"
+    r"|réponse|resposta|risposta|antwoord|odpowiedź|буква|букв[аоу]й?|вариант|под\sбуквой|литера|варіант|svar"
+    r"|svaret)\b))?+"
     r"[\s\"':=—–-]*+"
 )
 
@@ -207,6 +232,8 @@ class _Word(NamedTuple):
     comma: bool
 
 
+_NEVER: Final = re.compile("(?!)")
+
 #: Where a word starts and ends, and the word.
 FoundWord: TypeAlias = tuple[int, int, _Word]
 
@@ -214,18 +241,24 @@ FoundWord: TypeAlias = tuple[int, int, _Word]
 @cache
 def _words(choices: bool, ascii_only: bool) -> dict[str, _Word]:
     told: dict[str, list[Language]] = {}  # one word may be of several languages
+    right: dict[str, list[Language]] = {}
     for language in LANGUAGES.values():
         for word in dict.fromkeys(f"{language.answer}|{language.choice if choices else language.answer}".split("|")):
             if word.isascii() or not ascii_only:
                 told.setdefault(word, []).append(language)
+        for word in filter(None, language.right.split("|") if choices else ()):
+            if word.isascii() or not ascii_only:
+                told.setdefault(word, [])
+                right.setdefault(word, []).append(language)
     words: dict[str, _Word] = {}
     for word, languages in told.items():
         latin = re.search(f"[{_LATIN}]", word) is not None
         verbs = "|".join(language.link for language in languages)
+        called = "|".join(language.link for language in right.get(word, languages))
         words[word] = _Word(
             re.compile(rf"\b{word}\b" if latin else word),
-            _link(verbs, latin=latin, choices=choices),
-            _predicate(verbs, latin=latin),
+            _link(verbs, latin=latin, choices=choices) if languages else _NEVER,
+            _predicate(called, latin=latin),
             not any(language.point for language in languages),
         )
     return words
@@ -243,6 +276,7 @@ def _predicate(verbs: str, *, latin: bool) -> re.Pattern[str]:
             rf"{letter}(?:[ ](?:{verbs}){dash})[ ]{words}{{0,3}}\Z|\b(?:{verbs})[ ]{inverted}[ ]{words}{{1,3}}\Z"
         )
     inner = rf"(?:(?!{_DENIALS})[^\n.!?,;:=a-z0-9(\[{{\"'])"
+    letter = letter.replace(r"(?<![^\W_])", "(?<![a-z0-9_])")  # no space stands between words
     return re.compile(rf"{letter}(?:[ ]?(?:{verbs}|[—–-])|[ ]){inner}{{0,12}}\Z")
 
 

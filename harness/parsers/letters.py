@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from harness.parsers.normalize import plain_characters, plain_markup
 
 #: Words that may follow an answer's letter without a stop; any other word makes it part of a phrase ("B cells").
-_CONNECTIVES: Final = frozenset({
+ENGLISH_CONNECTIVES: Final = frozenset({
     "because", "since", "as", "for", "due", "which", "that", "and", "or", "but", "not", "so", "with", "given", "based",
     "here", "where", "while", "when", "if", "option", "answer", "choice", "the", "only", "rather", "instead",
     "therefore", "thus", "hence", "according", "by", "in", "from", "per",
@@ -43,7 +43,8 @@ _NEGATED: Final = re.compile(
 )
 _WORD_BEFORE: Final = re.compile(r"[a-z]{2}\s\Z")
 _BEFORE_ENDING: Final = re.compile(
-    r"(?:[=≈]|\b(?:the|an?|of|to|has|have|had|with|as|by|in|at|on|for|into|called|named|becomes?|gets?|got|equals?|be|his|her|its"
+    r"(?:[=≈]|\b(?:the|an?|of|to|has|have|had|with|as|by|in|at|on|for|into|called|named|becomes?|gets?|got|equals?"
+    r"|be|his|her|its"
     r"|their|about|approximately|from|through|means|mean|that|some|any|and|would|will|than|makes? it"
     r"|(?:is|are|was|were) \w{2,12}ing))\s\Z"
 )
@@ -98,7 +99,8 @@ class Options:
             self.any_class = "[" + re.escape("".join(sorted({*upper, *lower}))) + "]"
         self._letter = re.compile(
             rf"(?P<open>[(\[{{<\"'$ ]{{0,6}})(?P<letter>{self.any_class})(?P<close>[)\]}}>\"'$]{{0,6}})"
-            rf"(?![{WORD}'+#^]|[ ]?[∪∩×÷⊂⊆∧∨⊕]|[ ]?\\[a-z]|/\d|-[{WORD}]|\.[A-Za-z]{{1,2}}\b|&\w|\([ ]?(?:\d"
+            rf"(?![{WORD}'+#^]|[ ]?[∪∩×÷⊂⊆∧∨⊕]|[ ]?[→↔⊃≡][ ]?[A-Z](?!\w)|[ ]?\\[a-z]|/\d|-[{WORD}]"
+            rf"|\.[A-Za-z]{{1,2}}\b|&\w|\([ ]?(?:\d"
             rf"|[a-z][ ]?[,)]))"
             rf"|(?P<turkish>{self.upper_class})'[dt][iıuü]r\b"
         )
@@ -109,7 +111,8 @@ class Options:
             r"(?![ ](?:is|are|was|were|does|do|would|cannot|can't|can|has|have|says)\b)"
         )
         self._more = re.compile(
-            rf"((?:(?:,?[ ](?:and/or|and|or|as[ ]well[ ]as)[ ]|[ ]\((?:and|or)[ ]|[ ]?[,/&+][ ]?|(?<=\))(?=\())"
+            rf"((?:(?:,?[ {{]{{1,3}}(?:and/or|and|or|as[ ]well[ ]as)[ }}]{{1,3}}(?:(?:possibly|maybe|perhaps|also"
+            rf"|even)[ ])?|[ ]\((?:and|or)[ ]|[ ]?[,/&+][ ]?|(?<=\))(?=\())"
             rf"(?:option[ ]|choice[ ]|answer[ ])?"
             rf"(?:[(\[\"']{{0,2}}{self.upper_class}[)\]\"']{{0,2}}(?![\w'])|[(\[][A-Z][)\]])){{1,26}})"
         )
@@ -121,7 +124,7 @@ class Options:
         )
         self._row = re.compile(rf"\.[ ]{self.upper_class}\.[ ]{self.upper_class}\b")  # "A. B. C. D."
 
-    def at(self, text: str, lower: str, at: int, connectives: frozenset[str] = _CONNECTIVES) -> Reading | None:
+    def at(self, text: str, lower: str, at: int, connectives: frozenset[str] = ENGLISH_CONNECTIVES) -> Reading | None:
         """Return the option that stands at `at`, or None where there is none.
 
         `lower` is the text in lower case, `connectives` the words that may follow a letter without a stop. A letter

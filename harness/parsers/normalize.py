@@ -30,7 +30,8 @@ _SPELLINGS: Final = {
     "✕": "×",
     "⇒": "→",
     "⟹": "→",
-    "➔": "→",
+    **dict.fromkeys("➔➡➜👉☞", "→"),
+    "∴": "therefore ",
 }
 #: All but ASCII, ideographs, Hangul, surrogates and private use: large blocks in which no character is folded.
 _FOLDABLE: Final = re.compile("[^\x00-\x7f\u3400-\u9fff\uac00-\uf8ff\U00020000-\U0010ffff]")

@@ -52,8 +52,16 @@ _SPELLED: Final = re.compile(
 )
 # "31 * 11 = 341 calories in 11 bars": what the result is of.
 _OF_WHAT: Final = re.compile(
-    r"(?:\s(?!(?:and|but|or|so|then|thus|hence|which|while|is|are|was|were|has|have|had|leaves?|leaving|gets?|makes?|means"
-    r"|plus|minus|times|equals?|compared|than|to\sbe|not|rather|if|because|since)\b)[^\W\d_][^\W\d_'’-]{0,15}){1,10}\s?[$€£]?\Z"
+    r"(?:\s(?!(?:and|but|or|so|then|thus|hence|which|while|is|are|was|were|has|have|had|leaves?|leaving|gets?"
+    r"|makes?|means"
+    r"|plus|minus|times|equals?|compared|than|to\sbe|not|rather|if|because"
+    r"|since)\b)[^\W\d_][^\W\d_'’-]{0,15}){1,10}\s?[$€£]?\Z"
+)
+# "18 more stamps to reach 50": what it is for.
+_MORE_TO: Final = re.compile(
+    r"(?<![\w.,])[$€£]?\d[\d.,]*+\s(?:more|additional|further)(?:\s[^\W\d_]{1,16}){0,5}?\s(?:to|until"
+    r"|before)\s(?:\w{1,8}\s){0,2}"
+    r"(?:reach(?:es|ing)?|gets?\sto|has|have|had|having|make|fill|complete|afford)\s(?:\w{1,8}\s){0,2}[$€£]?(?=\d)"
 )
 _OPERATION: Final = re.compile(r"[ ]?(?:[-+*×÷/x·][ ]?[($]?(?=\d)|to the power)")
 _RANGE: Final = re.compile(
@@ -62,11 +70,15 @@ _RANGE: Final = re.compile(
 _UNIT: Final = re.compile(r"[ %]?[^\W\d]{0,12}")
 _PREDICATE: Final = re.compile(r"\s(?:is|was|would be|must be) (?:the|our|my|your)(?: (?:final|correct|right))* \Z")
 _LABEL: Final = re.compile(
-    r"\b(?:steps?|questions?|problem|example|exercise|figure|fig\.|table|equation|eq\.|section|option|choice|method|note)"
+    r"\b(?:steps?|questions?|problem|example|exercise|figure|fig\.|table|equation|eq\.|section|option|choice|method"
+    r"|note)"
     r"\s?[#(]?\Z"
 )
 _DENIED: Final = re.compile(r"(?:\bnot|n't|\brather than|\binstead of)(?: (?:be|just|only|equal to))?\s[$€£-]{0,2}\Z")
-_PARENTHESIS: Final = re.compile(r"\(\s?(?:=|(?![^()\n=]*=))[^()\n]*+\)")  # but not a calculation: "(2 * 9 = 18)"
+# But not a calculation, "(2 * 9 = 18)"; "[1]" behind a word is a reference.
+_PARENTHESIS: Final = re.compile(
+    r"\(\s?(?:=|(?![^()\n=]*=))[^()\n]*+\)|(?<=[a-z.][ ])\[\d{1,2}\]|(?<=[a-z.])\[\d{1,2}\]"
+)
 _BEFORE_RESULT: Final = re.compile(r"[=:] ?\Z")
 _ROUNDED: Final = re.compile(r"\bround(?:s|ed|ing)? (?:up |down |off )?to (?:about )?\$?[0-9]")
 _CLAUSE_END: Final = re.compile(r"\(|[,;]\s")
@@ -247,7 +259,7 @@ def _read_statement(text: str, lower: str, marker: re.Match[str], end: int) -> _
         link = _HEADING_LINK.match(lower, at, end) if _opens_line(lower, marker.start()) else None
         if link is None:
             return _subject(text, lower, marker.start())
-    return _linked(text, lower, marker.start(), link.end(), end, heading=link.re is _HEADING_LINK)
+    return _linked(text, lower, marker.start(), link.end(), end, heading=link.re == _HEADING_LINK)
 
 
 def _subject(text: str, lower: str, end: int) -> _Statement | None:
@@ -363,7 +375,7 @@ def _last_counting(text: str) -> Explanation[str]:
             if about or in_parentheses or is_about(lower, numeral.start, numeral.end):
                 aside = aside or numeral
                 continue
-            numeral = _result(text, lower, start, numeral)
+            numeral = _aimed(text, lower, start, _result(text, lower, start, numeral))
             if is_disowned(lower, numeral.end):
                 return Explanation(None, "a number that is called wrong", numeral.start, numeral.end)
             return _explained(numeral, "the last number")
@@ -385,6 +397,13 @@ def _result(text: str, lower: str, line: int, last: Numeral) -> Numeral:
     if _OPERATION.match(lower, result.end) or not _OF_WHAT.fullmatch(lower, result.end, last.start):
         return last
     return result
+
+
+def _aimed(text: str, lower: str, line: int, last: Numeral) -> Numeral:
+    """Return how many more are needed where `last` says up to what ("18 more stamps to reach 50"), or `last` itself."""
+    more = next(last_of(_MORE_TO.finditer(lower, max(line, last.start - 80), last.start + 1)), None)
+    first = next(numerals(text, more.start(), last.start), None) if more and more.end() == last.start else None
+    return first or last
 
 
 def _counts(lower: str, numeral: Numeral) -> bool:

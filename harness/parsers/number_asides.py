@@ -7,19 +7,24 @@ from typing import Final
 
 # What a statement says that has no number as answer.
 NUMBERLESS: Final = re.compile(
-    r"(?:an?\s|the\s)?(?:never\b|forever\b|nobody\b|infinit\w*|∞|\\infty|undefined|unknown|indeterminate|undetermined|impossible|unlimited|not\s(?:a\snumber|enough"
-    r"|possible|defined|determin\w*|given|known|clear|available|applicable)|no\s(?:solution|answer|number|such)|does\snot\sexist|dne\b|nan\b"
-    r"|n/a\b|null\b|(?:cannot|can't|can\snot|could\snot)\s(?:be\s)?(?:determine|compute|calculate|know|find|solve|answer)\w*"
+    r"(?:an?\s|the\s)?(?:never\b|forever\b|nobody\b|infinit\w*|∞|\\infty|undefined|unknown|indeterminate"
+    r"|undetermined|impossible|unlimited|not\s(?:a\snumber|enough"
+    r"|possible|defined|determin\w*|given|known|clear|available|applicable)|no\s(?:solution|answer|number|such)"
+    r"|does\snot\sexist|dne\b|nan\b"
+    r"|n/a\b|null\b|(?:cannot|can't|can\snot|could\snot)\s(?:be\s)?(?:determine|compute|calculate|know|find|solve"
+    r"|answer)\w*"
     r"|unanswerable|inconclusive|unable\b|insufficient)"
 )
 # "I cannot determine the answer": what number stands there is the question's.
 _REFUSAL: Final = re.compile(
-    r"\b(?:i|we|one|it)(?:'m|\sam|\sare|\sis)?\s(?:\w{3,12}ly\s)?(?:can(?:no|')t|can\snot|could\snot|couldn't|(?:am\s|are\s)?unable\sto"
+    r"\b(?:i|we|one|it)(?:'m|\sam|\sare|\sis)?\s(?:\w{3,12}ly\s)?(?:can(?:no|')t|can\snot|could\snot|couldn't"
+    r"|(?:am\s|are\s)?unable\sto"
     r"|do\snot\sknow|don't\sknow|not\sable\sto|impossible\sto|not\spossible\sto)"
     r"(?:\sbe)?(?:\s(?:determin|answer|solv|comput|calculat|provid|giv|tell|say|find|know|help|assist|figure)\w*)?"
 )
 _ASKS_FOR_MORE: Final = re.compile(
-    r"\bwithout\s(?:more|further|additional|knowing|any)\b|\b(?:more|additional|further|enough|sufficient)\s(?:information|data|details|context)\b"
+    r"\bwithout\s(?:more|further|additional|knowing|any|the)\b|\b(?:more|additional|further|enough"
+    r"|sufficient)\s(?:information|data|details|context)\b"
     r"|\b(?:missing|insufficient|incomplete)\s(?:information|data)\b"
 )
 # A line about the answer: how sure the model is, how it checks it, what it cost.
@@ -40,6 +45,7 @@ _RATING: Final = re.compile(
 _CONFIDENT: Final = re.compile(
     r"\b(?:i\s?(?:'m|am)\s(?:about\s|around\s|approximately\s)?[0-9.]+\s?%\s(?:sure|confident|certain)"
     r"|(?:with|at)\s(?:a\s)?(?:confidence|certainty)|confidence\b"
+    r"|(?:probability|chance|likelihood)\s(?:of\sbeing|that\s(?:i\sam|i'm|this\sis|it\sis))\s(?:right|correct)\b"
     r"|i\s(?:have\s)?(?:double-?\s?)?(?:checked|verified)|i(?:'d|\swould)?\srate\b)"
 )
 _AROUND_END: Final = re.compile(r"[.!?;](?:\s|\Z)|[\n(]")
@@ -48,7 +54,8 @@ CHECKING: Final = re.compile(
     re.IGNORECASE,
 )
 _LACKS: Final = re.compile(
-    r"\b(?:not|isn't|without)\s(?:\w{1,8}\s)?enough\s(?:information|data|details)|\binsufficient\s(?:information|data|details)"
+    r"\b(?:not|isn't|without)\s(?:\w{1,8}\s)?enough\s(?:information|data|details)|\binsufficient\s(?:information"
+    r"|data|details)"
     r"|\b(?:more|additional|further)\s(?:information|data|details)\s(?:is|are|would\sbe)\s(?:needed|required|necessary)"
 )
 _CODE: Final = re.compile(
@@ -58,7 +65,8 @@ _CODE: Final = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 SECTION: Final = re.compile(
-    r"[\s*#]*(?:(?:the|final)\s)?(?:step|explanation|solution|note|conclusion|answer|verification|summary|check|detail|part"
+    r"[\s*#]*(?:(?:the|final)\s)?(?:step|explanation|solution|note|conclusion|answer|verification|summary|check"
+    r"|detail|part"
     r"|method|reasoning|result)"
 )
 _NOTE: Final = re.compile(r"\W*(?:note|remark|hint)\b[^\n:]{0,20}:", re.IGNORECASE)
@@ -67,6 +75,13 @@ _UNDETERMINED: Final = re.compile(
     r"\b(?:impossible|not possible|unable|no way|cannot|can't|can not|could not|couldn't)\b(?: to)?(?: be)?"
     r" (?:determin|answer|solv|comput|calculat|know|tell|say|infer|deduc|deriv)\w*"
     r"(?![^.!?\n]*\b(?:but|so|however|yet|thus|without)\b)[^.!?\n]*\d(?![.!?\n][^\d]*\d)[^.!?\n]*[^\d]*\Z"
+)
+
+
+#: "…, so it cannot be solved."
+_UNSOLVED: Final = re.compile(
+    r"\b(?:cannot|can't|can not|could not|couldn't) be (?:solved|determined|answered|calculated|computed|found"
+    r"|known)\b[^.!?\n\d]*[.!]?\s*\Z"
 )
 
 
@@ -82,7 +97,8 @@ def refuses(lower: str) -> bool:
     if "=" in lower:
         return False
     refusal = _REFUSAL.search(lower)
-    if _LACKS.search(lower) or _UNDETERMINED.search(lower, max(0, len(lower) - 400)):
+    last = max(0, len(lower) - 400)
+    if _LACKS.search(lower) or _UNDETERMINED.search(lower, last) or _UNSOLVED.search(lower, last):
         return True
     return refusal is not None and _ASKS_FOR_MORE.search(lower, refusal.end()) is not None
 

@@ -53,6 +53,9 @@ _SCALE: Final = re.compile(
 _SCALES: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _CURRENCY_SCALES: Final = {"m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12}
 _CURRENCY: Final = re.compile(rf"(?:[$€£¥₹₩₽]|\b(?:{_CODES})|Rs\.?|RM|Rp\.?|Tk\.?) ?\Z")
+#: Currencies that group by points: "Rp 15.000".
+_POINTED: Final = re.compile(r"[1-9][0-9]{0,2}+(?:\.[0-9]{3})++")
+_POINTING: Final = re.compile(r"\b(?:Rp\.?|IDR|VND) ?\Z")
 _ORDINAL: Final = re.compile(rf"(?:st|nd|rd|th)(?![{_LETTERS}])", re.IGNORECASE)
 
 
@@ -75,6 +78,8 @@ class Numeral(NamedTuple):
     def value(self) -> str | None:
         """Return the canonical spelling, or None where the writing has no single decimal value."""
         plain = _plain(self.digits, _has_currency(self.text, self.start, self.end))
+        if _POINTED.fullmatch(self.digits) and _POINTING.search(self.text, max(0, self.start - 5), self.start):
+            plain = self.digits.replace(".", "")
         exponent = 0
         for written in (self.exponent, self.power):
             if written is not None:

@@ -34,11 +34,12 @@ _LABEL_WORD: Final = (
 )
 _LABEL: Final = re.compile(
     rf"\b{_LABEL_WORD}[\"')\]]{{0,2}}\s?"
-    r"(?i:(?::|=|\?|->|→|>|-|—|is|would be|goes to|should be)(?=[\s\"'(\[:\d<]))[\s\"'(\[:=]{0,6}"
+    r"(?i:(?::|=|\?|->|→|>|-|—|is|would be|goes to|should be)(?=[\s\"'(\[:\d<{]))[\s\"'(\[:={]{0,6}"
     rf"(?i:that |clearly |therefore |to be |simply )?(?:(?P<tie>{_TIE})|(?P<name>{_NAME}))(?P<after>[^\n]{{0,24}})"
 )
 _BRACKETED: Final = re.compile(
-    r"\[\[\s?(?:(?P<letter>[ABCabc12])|(?i:tie|draw)|(?P<order>(?P<left>[ABab12])\s?(?P<sign>[<>=≈]{1,3})\s?(?P<right>[ABab12])))"
+    r"\[\[\s?(?:(?P<letter>[ABCabc12])|(?i:tie|draw)"
+    r"|(?P<order>(?P<left>[ABab12])\s?(?P<sign>[<>=≈]{1,3})\s?(?P<right>[ABab12])))"
     r"\s?\]\]"
 )
 _SIDE: Final = rf"{_NOUN}?[ _]?[(\"']?[ABabmM12][)\"']?"
@@ -47,7 +48,8 @@ _ORDER: Final = re.compile(
 )
 _BETTER: Final = (
     r"(?i:(?:\w{3,12}ly\s|much\s|far\s|somewhat\s|overall\s|thus\s|a\s(?:bit|little)\s|the\s|more\s){0,5}"
-    r"(?P<degree>better|best|superior|preferred|preferable|stronger|winner|(?<=more\s)(?:helpful|accurate|useful|correct"
+    r"(?P<degree>better|best|superior|preferred|preferable|stronger|winner|(?<=more\s)(?:helpful|accurate|useful"
+    r"|correct"
     r"|complete)|worse|worst|inferior|weaker)\b(?!\sless))"
 )
 _SENTENCE: Final = re.compile(
@@ -78,7 +80,8 @@ _TIE_SENTENCE: Final = re.compile(
     r"|\bno (?:clear )?(?:winner|preference|difference in quality)\b"
 )
 _ALONE: Final = re.compile(
-    rf"[\s#>*-]*+(?:(?i:it(?:'s|\sis))\s{{1,60}})?(?:(?P<tie>{_TIE})|(?P<name>{_NAME})|(?P<zero>[(\[\"']{{0,3}}0[)\]\"']{{0,3}}))[\s.!,\"'}}\]]*+\Z"
+    rf"[\s#>*\"'{{-]*+(?:(?i:it(?:'s|\sis))\s{{1,60}})?(?:(?P<tie>{_TIE})|(?P<name>{_NAME})"
+    rf"|(?P<zero>[(\[\"']{{0,3}}0[)\]\"']{{0,3}}))[\s.!,\"'}}\]]*+\Z"
 )
 _LEADING: Final = re.compile(rf"\s*+(?P<name>{_NAME})(?:\s?[,.:;—-])?\s(?i:because|since|as it|wins|for its)\b")
 _QUOTED: Final = re.compile(r'"[^"\n]*"')
@@ -120,11 +123,13 @@ _RANKED_LIST: Final = re.compile(
 # "not Output (a)": the other is meant, where it is named.
 _NOT_NAMED: Final = re.compile(
     rf"[(\[]?(?i:\b(?:not|rather than|instead of))\s(?i:the\s)?(?:{_NOUN}[ _-]?)?"
-    rf"(?:[(\[\"']{{0,2}}[12ABabmM][)\]\"']{{0,3}}(?!\w)|(?i:first|second|former|latter)\b(?:\s(?:{_NOUN}|one)\b)?[)\]]?)"
+    rf"(?:[(\[\"']{{0,2}}[12ABabmM][)\]\"']{{0,3}}(?!\w)|(?i:first|second|former|latter)\b(?:\s(?:{_NOUN}"
+    rf"|one)\b)?[)\]]?)"
     r"\s?[;,.:—-]?\s?(?:but\b)?"
 )
 _EITHER: Final = re.compile(
-    r"(?i:[\s,]*(?:or|and|/|vs\.?|versus)\s?)[(\[\"']{0,3}(?i:(?:output|model|response|assistant|answer|the)\s?){0,2}[(\[\"']{0,3}[12ABabmM]\b|\s(?i:if|when)\b"
+    r"(?i:[\s,]*(?:or|and|/|vs\.?|versus)\s?)[(\[\"']{0,3}(?i:(?:output|model|response|assistant|answer"
+    r"|the)\s?){0,2}[(\[\"']{0,3}[12ABabmM]\b|\s(?i:if|when)\b"
 )
 _OR_BEFORE: Final = re.compile(r"(?i:\b(?:or|nor|either|neither|between|vs\.?|versus)|/)\s?[(\[\"']{0,3}\Z")
 
@@ -222,7 +227,7 @@ def _read(text: str) -> Explanation[Preference]:
 def _prepared(text: str) -> str:
     """Return the text, of the same length, without what it quotes or sets aside."""
     if "<answer>" in text:
-        text = text.replace("<answer>", "answer: ")
+        text = text.replace("<answer>", "answer: ").replace("</answer>", "\n        ")
     if "\\boxed" in text:
         text = text.replace("\\boxed", "answer")
         text = re.sub(r"answer\{", "answer:", text)
@@ -274,7 +279,8 @@ def _finals(text: str, lower: str) -> Iterator[_Final]:
         letter = found.group("letter") or "c"
         preference_or_none = _ordered(found) if found.group("order") else 0 if letter in "cC" else _which(letter)
         before = text[max(0, found.start() - 12) : found.start()]
-        if _EITHER.match(text, found.end()) or _OR_BEFORE.search(before) or before.endswith(" and "):
+        joined = before.endswith((" and ", "]] ", "]], ", "]]")) and found.group("order") is None
+        if _EITHER.match(text, found.end()) or _OR_BEFORE.search(before) or joined:
             preference_or_none = None
         yield _Final(found.start(), found.end(), preference_or_none, "in double brackets")
     if any(sign in text for sign in "<>=≈"):

@@ -168,7 +168,7 @@ def _channels(output: str) -> list[Span] | None:
                 return [(channel.end(), end.start() if end else len(output))]
         return [] if named else None
     if opened := _BARE_CHANNEL.match(output) or _GRANITE.match(output):
-        answer = _BARE_FINAL if opened.re is _BARE_CHANNEL else _GRANITE_ANSWER
+        answer = _BARE_FINAL if opened.re == _BARE_CHANNEL else _GRANITE_ANSWER
         final = answer.search(output, opened.end())
         return [(final.end(), len(output))] if final else []
     final = _ONLY_FINAL.match(output)

@@ -22,7 +22,8 @@ _THAT: Final = (
 )
 _RETRACTION: Final = re.compile(
     rf"""(?<!\bif\s)(?<!\bor\s)\b(?:
-        wait[\s,.!…:—-]{{1,6}}(?:no\b(?!\s(?:need|problem|doubt))|actually|sorry|i\s(?:made|misread|was\swrong|forgot|mis)
+        wait[\s,.!…:—-]{{1,6}}(?:no\b(?!\s(?:need|problem|doubt))|actually|sorry|i\s(?:made|misread|was\swrong
+                  |forgot|mis)
             |{_THAT}|not\b|correction)
       | (?:scratch|strike)\sthat
       | on\ssecond\sthoughts?

@@ -36,7 +36,8 @@ _IN_LINE: Final = re.compile(r'[.!?)\]"`][ \t]{1,4}(?:Question|Human|User|Q)(?: 
 # What a model writes behind its own turn and never within it.
 _HARD: Final = re.compile(
     r"\# Query:"
-    r"|<(?:\|(?:im_end|eot_id|eom_id|eo[sdtm](?:_token)?|end_?of_?(?!thought|box|solution)[a-z]{1,12}|end|stop|pad|return"
+    r"|<(?:\|(?:im_end|eot_id|eom_id|eo[sdtm](?:_token)?|end_?of_?(?!thought|box|solution)[a-z]{1,12}|end|stop|pad"
+    r"|return"
     r"|user|system|assistant|end▁of▁sentence)\|"
     r"|\|im_start\|>\s{0,4}(?:user|system|human)"
     r"|\|start_header_id\|>\s{0,4}(?:user|system)"
@@ -58,7 +59,8 @@ _RECAP: Final = re.compile(
 _LINES: Final = re.compile(r"\n\s*+[^A-Za-z\u00c0-\u024f\n]{0,20}?(?=[\u0370-\ud7a3])")
 #: A line in another language that answers, or draws a conclusion, is no new question.
 _CONCLUDES: Final = re.compile(
-    r"(?![^\n]*[?؟])[^\n]{0,24}?(?:答案|答え[はが:]|答:|正解|[故应我]选|选[a-j:]|因此|所以|综上|つまり|したがって|よって|정답|답|따라서|그러므로|ответ|следовательно|итак|поэтому|відповід"
+    r"(?![^\n]*[?؟])[^\n]{0,24}?(?:答案|答え[はが:]|答:|正解|[故应我]选|选[a-j:]|因此|所以|综上|つまり|したがって|よって|정답|답|따라서|그러므로|ответ"
+    r"|следовательно|итак|поэтому|відповід"
     r"|отже|الإجابة|الجواب|إذن|لذلك|उत्तर|इसलिए|उतर|উত্তর|তাই|คำตอบ|ดังนั้น|תשובה|לכן|απάντηση|άρα|پاسخ|جواب)",
     re.IGNORECASE,
 )
@@ -68,7 +70,8 @@ _SCRIPTS: Final = re.compile(
     r"|(?P<han>[\u3040-\u30ff\u3400-\u9fff])|(?P<hangul>[\uac00-\ud7a3])|(?P<latin>[A-Za-z\u00c0-\u024f])"
 )
 _ANSWER: Final = (
-    r"(?:answer|a|response|output|solution|reasoning|explanation|答案|答え|解答|答|정답|답|ответ|решение|respuesta|réponse"
+    r"(?:answer|a|response|output|solution|reasoning|explanation|assistant|答案|答え|解答|答|정답|답|ответ|решение|respuesta"
+    r"|réponse"
     r"|antwort|resposta|risposta)"
 )
 _ANSWER_LINE: Final = re.compile(
@@ -81,9 +84,11 @@ _ANSWERED: Final = re.compile(
     re.IGNORECASE,
 )
 _HEADER: Final = re.compile(
-    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin_of_text\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>|<\|Assistant\|>"
+    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin_of_text\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>"
+    r"|<\|Assistant\|>"
     r"|<\|start\|>\s{0,4}assistant\b"
-    r"|<\|start_header_id\|>\s{0,4}assistant\s{0,4}<\|end_header_id\|>|<start_of_turn>\s{0,4}model\b|\[/INST\]|assistant:))++",
+    r"|<\|start_header_id\|>\s{0,4}assistant\s{0,4}<\|end_header_id\|>|<start_of_turn>\s{0,4}model\b|\[/INST\]"
+    r"|assistant:))++",
     re.IGNORECASE,
 )
 _QUICK: Final = re.compile(r"[:#<\[]|[Qq]uestion|[Qq]\d|\n[ \t]*\n|\n\s*[Ll]et")

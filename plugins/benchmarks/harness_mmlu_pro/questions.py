@@ -34,6 +34,10 @@ CATEGORIES: Final = (
 )
 
 _REVISION: Final = "b189ec765aa7ed75c8acfea42df31fdae71f97be"
+_SHA256: Final[Mapping[Split, str]] = {
+    "test": "0e24a191921c2f453518a537a8b2117bd137e7714d4ef1565e9ba06c1ecb9ad8",
+    "validation": "139423c23722e480c807ac4a191409a710cfce4eba744c1d641cf88e730e2078",
+}
 
 #: What older versions of the data fill up the options with.
 _NO_OPTION: Final = "N/A"
@@ -62,7 +66,7 @@ def read_questions(source: DataSource, split: Split, categories: Collection[str]
     their number), and for a category with fewer than `worked` questions that have the authors' reasoning.
     """
     name = f"mmlu-pro/{split}.parquet"
-    hub = HubFile("TIGER-Lab/MMLU-Pro", f"data/{split}-00000-of-00001.parquet", _REVISION)
+    hub = HubFile("TIGER-Lab/MMLU-Pro", f"data/{split}-00000-of-00001.parquet", _REVISION, _SHA256[split])
     rows = source.rows(name, hub, required=_COLUMNS, check=_fault)
     found = [_question(row) for row in rows if row["category"] in categories]
     if worked:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import Table, parquet
 
 import harness as package
 from harness.datasets import DataSource
 from harness.errors import DataError
 from harness.testing.conformance import Subject
 from harness_mmlu_pro import MMLUPro
-from harness_mmlu_pro.questions import CATEGORIES, LETTERS
+from harness_mmlu_pro.questions import _REVISION, _SHA256, CATEGORIES, LETTERS
 from tests.conftest import Command
+from tests.hub_server import HubServer, Repository, StoredFile
 from tests.testing.keeping import skipped
 
 
@@ -69,8 +75,6 @@ def test_the_prompts_to_the_letter(data: Path) -> None:
 
 
 def test_the_hubs_parquet_and_chosen_categories(data: Path) -> None:
-    from pyarrow import Table, parquet
-
     expected = MMLUPro().examples(DataSource(data))
     (data / "mmlu-pro" / "test.json").unlink()
     filled = [{**row, "options": [*row["options"], *["N/A"] * (10 - len(row["options"]))]} for row in TEST]
@@ -78,6 +82,30 @@ def test_the_hubs_parquet_and_chosen_categories(data: Path) -> None:
     parquet.write_table(Table.from_pylist(filled), data / "mmlu-pro" / "data" / "test-00000-of-00001.parquet")
     assert MMLUPro().examples(DataSource(data)) == expected
     assert [each.id for each in MMLUPro(categories=("law",)).examples(DataSource(data))] == ["70", "72"]
+
+
+def test_the_files_come_from_the_hub_and_are_checked(tmp_path: Path) -> None:
+    files = {}
+    for split, rows in (("test", TEST), ("validation", WORKED)):
+        parquet.write_table(Table.from_pylist(rows), tmp_path / "x")
+        files[f"data/{split}-00000-of-00001.parquet"] = StoredFile((tmp_path / "x").read_bytes(), large=True)
+    digests = {
+        name.split("/")[1].split("-")[0]: hashlib.sha256(each.content).hexdigest() for name, each in files.items()
+    }
+    program = (
+        "import json, sys; from harness.datasets import DataSource; from harness.errors import DataError\n"
+        "import harness_mmlu_pro.questions as questions; from harness_mmlu_pro import MMLUPro\n"
+        "questions._SHA256 = json.loads(sys.argv[1]) or questions._SHA256\n"
+        "try: print([each.id for each in MMLUPro(shots=2).examples(DataSource())])\n"
+        "except DataError as error: print(error)"
+    )
+    outside = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    with HubServer({"TIGER-Lab/MMLU-Pro": Repository(_REVISION, files)}) as server:
+        for told, said in ((digests, "['70', '71', '72']"), ({}, f"but {_SHA256['validation']} is pinned")):
+            environment = {**outside, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
+            words = [sys.executable, "-c", program, json.dumps(told)]
+            done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
+            assert said in done.stdout, done.stderr
 
 
 def test_the_authors_results_as_a_list_and_by_category(data: Path, harness: Command, tmp_path: Path) -> None:
