@@ -15,7 +15,7 @@ from string import ascii_uppercase
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
-from harness import overdue
+from harness import limits, overdue
 from harness.errors import HarnessError, PluginError, PromptError
 from harness.interfaces import Benchmark, Engine, JudgedScorer, LikelihoodParser, Model, Parser, Scorer
 from harness.parsers import Explanation
@@ -56,14 +56,15 @@ class blamed:
         if error is None or isinstance(error, HarnessError):
             return
         if isinstance(error, overdue.TooLong):
-            raise fault(self._plugin, f"it takes more than {overdue.PATIENCE:g} s", self._example) from None
+            late = f"it takes more than {overdue.patience():g} s ({limits.SECONDS})"
+            raise fault(self._plugin, late, self._example) from None
         if isinstance(error, Exception | SystemExit):
             place = _place(self._plugin, trace)
             raise fault(self._plugin, f"it raises {type(error).__name__}: {error}{place}", self._example) from error
 
 
 class timed(blamed):
-    """The same, for at most `overdue.PATIENCE` seconds, for what a plugin does with one output."""
+    """The same, for at most `overdue.patience()` seconds, for what a plugin does with one output."""
 
     __slots__ = ()
 

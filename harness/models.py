@@ -264,9 +264,12 @@ class ModelFolder:
             digest.update(f"{name}@{self.path.name}".encode())  # a snapshot's folder is named by its commit
             return digest.hexdigest()
         for path in self._read_by_loaders():
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            for content in sampled(path):
-                digest.update(content)
+            try:
+                digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+                for content in sampled(path):
+                    digest.update(content)
+            except OSError as error:
+                raise ModelError(f"{self}: {path.name} cannot be read ({error.strerror}); copy it anew") from error
         return digest.hexdigest()
 
     def _read_by_loaders(self) -> list[Path]:

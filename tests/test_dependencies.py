@@ -39,7 +39,9 @@ LAYERS = [
     {"interfaces"},
     {"types"},
     {"templates"},
-    {"errors", "extras", "files", "version"},
+    {"files"},
+    {"limits"},
+    {"errors", "extras", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
