@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -97,7 +98,9 @@ _OF_THE_MACHINE = frozenset(
 
 def main() -> None:
     """Run the command line: exit 0 on success, 1 when a run has failures, 2 on bad input, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a traceback
@@ -140,7 +143,8 @@ def _debug() -> None:
 def _say(message: str) -> None:
     from harness.reports.samples import printable
 
-    click.echo(f"harness: {printable(' '.join(message.split()))}", err=True)
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"harness: {printable(' '.join(message.split()))}", err=True)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -47,8 +47,8 @@ def bounded_client(seconds: float, budget: Budget) -> Any:
 
     What comes is counted in the `budget`.
 
-    One that takes longer is the time-out that openai's client knows; one that is larger becomes a 413. Streams are
-    bounded by who reads them.
+    One that takes longer is the time-out that openai's client knows; one that is larger becomes a 413. Of streams
+    that is their beginning; the rest is bounded by who reads them.
     """
     import openai
 
@@ -56,11 +56,10 @@ def bounded_client(seconds: float, budget: Budget) -> Any:
     send = client.send
 
     async def bounded(request: Any, *, stream: bool = False, **options: Any) -> Any:
-        if stream:
-            return await send(request, stream=True, **options)
         try:
             async with asyncio.timeout(seconds):
-                return await _whole(await send(request, stream=True, **options), budget)
+                begun = await send(request, stream=True, **options)
+                return begun if stream else await _whole(begun, budget)
         except TimeoutError as error:
             library = sys.modules[type(request).__module__.partition(".")[0]]
             raise library.ReadTimeout("the answer did not end", request=request) from error

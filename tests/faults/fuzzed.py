@@ -57,6 +57,7 @@ class Fuzzing:
     """Inputs in an order drawn from `seed`, tried in a folder below `folder`."""
 
     def __init__(self, folder: Path, targets: list[Target], seed: int = 0) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder, self._targets = folder, targets
         self._chance = random.Random(seed)
         self.tried = Counter[str]()
@@ -160,7 +161,7 @@ def _runs(folder: Path) -> Iterator[Target]:
     shutil.copy(folder / "made" / "one.jsonl", begun)
     a, b = "runs/gsm8k/a/r", "runs/gsm8k/b/r"
     again = ("run", "-b", "gsm8k", "-e", "replay", "-m", "one.jsonl", "--data", "data", "--run-dir", a)
-    commands = (
+    commands: tuple[tuple[str, ...], ...] = (
         ("show", a), ("show", a, "--wrong", "--json"), ("show", a, b), ("show", a, "--grep", "x", "--markdown"),
         ("score", a), ("score", a, "--json"), ("compare", a, b), ("compare", a, b, "--json"),
         ("report", a, b, "--out", "page.html"), ("export", a, "--out", "out.csv"),
@@ -183,7 +184,8 @@ def _runs(folder: Path) -> Iterator[Target]:
     )
     commands = (
         ("show", a), ("show", a, "--unsafe"), ("report", a, "--out", "page.html"), ("export", a, "--out", "out.csv"),
-        ("compare", a, a), ("judge", a, "--judge", "replies.jsonl", "--judge-engine", "replay"), ("runs", "list", "runs"),
+        ("compare", a, a), ("runs", "list", "runs"),
+        ("judge", a, "--judge", "replies.jsonl", "--judge-engine", "replay"),
         ("judge", b, "--judge", "replies.jsonl", "--judge-engine", "replay"),
     )  # fmt: skip
     yield Target("judged runs", judged, files, commands, 2)
@@ -192,7 +194,8 @@ def _runs(folder: Path) -> Iterator[Target]:
 def _model(folder: Path) -> Path:
     from harness.testing.tiny import make_tiny_model
 
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}<assistant>{% endif %}"
     return make_tiny_model(folder, hidden=32, layers=1, context=256, chat_template=template)
 
 
@@ -225,9 +228,9 @@ def _trainings(folder: Path) -> Target:
 
 def _interrupted() -> None:
     """Have this process killed as it has written its second checkpoint."""
-    from harness.training.checkpoint import folder
+    from harness.training.checkpoint import folder, manifest
 
-    write, written = folder.write_manifest, []
+    write, written = manifest.write_manifest, []
 
     def killed(path: Path) -> None:
         write(path)
@@ -235,7 +238,7 @@ def _interrupted() -> None:
         if len(written) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    folder.write_manifest = killed
+    vars(folder)["write_manifest"] = killed
 
 
 def _models(folder: Path) -> Target:
@@ -309,9 +312,10 @@ def _read(begun: Path, text: str, model: Path) -> Target:
     log = {"doc_id": 0, "doc": {"question": "What is 1 and 1?"}, "target": "2", "arguments": [["q", {}]],
            "resps": [["#### 2"]], "filtered_resps": ["2"], "exact_match": 1.0}  # fmt: skip
     (begun / "samples_gsm8k_2025-01-01T00-00-00.jsonl").write_text(json.dumps(log) + "\n")
-    inspect = {"version": 2, "status": "success", "eval": {"task": "gsm8k", "model": "a/b", "created": "2025-01-01"},
-               "samples": [{"id": 1, "epoch": 1, "input": "What is 1 and 1?", "target": "2",
-                            "output": {"completion": "#### 2", "choices": [{"message": {"role": "assistant", "content": "#### 2"}, "stop_reason": "stop"}]}, "scores": {}}]}  # fmt: skip
+    choice = {"message": {"role": "assistant", "content": "#### 2"}, "stop_reason": "stop"}
+    sample = {"id": 1, "epoch": 1, "input": "What is 1 and 1?", "target": "2", "output": {"choices": [choice]}}
+    told = {"task": "gsm8k", "model": "a/b", "created": "2025-01-01"}
+    inspect = {"version": 2, "status": "success", "eval": told, "samples": [{**sample, "scores": {}}]}
     (begun / "log.json").write_text(json.dumps(inspect))
     pair = {"instruction": "a", "output_1": "b", "output_2": "c", "generator_1": "r", "generator_2": "m",
             "annotator": "x", "preference": 1.5}  # fmt: skip
@@ -330,7 +334,8 @@ def _read(begun: Path, text: str, model: Path) -> Target:
     commands = (
         ("parse", "final-number", "outputs.jsonl"), ("parse", "choice", "outputs.jsonl", "--explain"),
         ("parse", "last-number", "theirs.jsonl", "--json"), (*run, "outputs.jsonl"), (*run, "theirs.jsonl"),
-        ("run", "run.toml"), ("run", "-b", "asks.jsonl", "-e", "replay", "-m", "plain.jsonl", "--set", "prompts.scorer=answered"),
+        ("run", "run.toml"),
+        ("run", "-b", "asks.jsonl", "-e", "replay", "-m", "plain.jsonl", "--set", "prompts.scorer=answered"),
         ("import", "theirs.jsonl", "-b", "gsm8k", "--data", "data"),
         ("import", "samples_gsm8k_2025-01-01T00-00-00.jsonl", "-b", "gsm8k", "--data", "data", "-m", "m"),
         ("import", "log.json", "-b", "gsm8k", "--data", "data"), ("score", "annotations.json"),

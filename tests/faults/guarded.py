@@ -53,12 +53,14 @@ def guarded(
     seconds: float = SECONDS,
     memory: int = MEMORY,
     prepare: Callable[[], object] = lambda: None,
+    said_to_it: str = "",
 ) -> Outcome:
     """Run ``harness WORDS`` in `folder`, in its process after `prepare`; it speaks by two files beside `said`."""
     files = [said.with_suffix(suffix) for suffix in (".out", ".err")]
     child = os.fork()
     if child == 0:
-        _command(words, folder, files, memory, prepare)
+        said.with_suffix(".in").write_text(said_to_it)
+        _command(words, folder, [said.with_suffix(".in"), *files], memory, prepare)
     watched = os.pidfd_open(child)
     try:
         poll = select.poll()
@@ -79,9 +81,9 @@ def _command(
     code = 99
     try:
         os.chdir(folder)
-        for number, path in enumerate(files, start=1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, path in enumerate(files):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND if number else os.O_RDONLY
+            os.dup2(os.open(path, flags, 0o600), number)
         sys.stdin, sys.stdout, sys.stderr = (
             os.fdopen(number, mode, encoding="utf-8") for number, mode in ((0, "r"), (1, "w"), (2, "w"))
         )

@@ -171,7 +171,8 @@ def _json(content: bytes, chance: random.Random) -> bytes:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    found, waiting = [], [value]
+    found: list[tuple[Any, Any]] = []
+    waiting = [value]
     while waiting and len(found) < 5000:
         each = waiting.pop()
         names: Sequence[Any] = (
