@@ -69,8 +69,10 @@ SAMPLES = Limit("SAMPLES", 1 << 24, of_bytes=False)
 ROWS = Limit("ROWS", 1 << 27, of_bytes=False)
 #: An answer of a server.
 ANSWER = Limit("ANSWER", 64 << 20)
-#: A file that is downloaded from a hub.
-DOWNLOAD = Limit("DOWNLOAD", 64 << 30)
+#: A data file, or a model's description, that is downloaded from a hub.
+DOWNLOAD = Limit("DOWNLOAD", 16 << 30)
+#: Seconds in which a hub sends nothing that could be stored (its client stores 10 MB at once).
+STALL = Limit("STALL", 600, of_bytes=False)
 #: Seconds that a parser or scorer may take over one output.
 SECONDS = Limit("SECONDS", 30, of_bytes=False)
 #: Turns of loops and calls of macros of a chat template over one conversation.

@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import limits
+from harness.downloads import GivenUp, watched
 from harness.errors import ModelError, first_line
 from harness.files import open_read, read_json
 
@@ -388,8 +390,13 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
             f"{repository}: no such folder, and huggingface_hub is not installed to look for it on the hub: "
             f"pip install 'posttrain-harness[transformers]'"
         ) from error
+
+    def fetch() -> str:
+        return str(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        most = limits.DOWNLOAD.value if patterns == _DESCRIPTIONS else None
+        return Path(watched(fetch, repository, "model", most=most))
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError
         raise ModelError(
             f"{repository}: gated on the Hugging Face hub; ask for access on its page, then run: hf auth login"
@@ -405,7 +412,7 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
             f"{repository}: no such folder here, the Hugging Face hub cannot be reached and nothing is cached; "
             f"give the model's folder, or run where there is a network: hf download {repository}"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, GivenUp, OSError) as error:
         raise ModelError(f"{repository}: the Hugging Face hub failed ({first_line(error)}); try again") from error
 
 

@@ -39,7 +39,7 @@ LAYERS = [
     {"interfaces"},
     {"types"},
     {"templates"},
-    {"files"},
+    {"files", "downloads"},
     {"limits"},
     {"errors", "extras", "version"},
 ]
