@@ -22,6 +22,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
 
+from harness.cli.ending import end_now
+
 IMPORTED = [
     "torch", "torch.distributed.fsdp", "torch.distributed.checkpoint", "torch.distributed.checkpoint.hf_storage",
     "transformers.models.llama.modeling_llama", "transformers.integrations.finegrained_fp8",
@@ -144,4 +146,4 @@ def _command(script: str, words: list[str], variables: dict[str, str], said: str
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    end_now(code)

@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from harness.cli.ending import tell_of_exits
 from harness.errors import HarnessError
 
 #: Command → what it does, for ``harness --help``, which imports none of their modules.
@@ -98,6 +99,7 @@ _OF_THE_MACHINE = frozenset(
 
 def main() -> None:
     """Run the command line: exit 0 on success, 1 when a run has failures, 2 on bad input, 130 when interrupted."""
+    tell_of_exits()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _terminate)

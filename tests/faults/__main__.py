@@ -15,7 +15,8 @@ Servers: a command asks a server that does what no server should, and must end i
 Strangers: run folders, training folders, model folders and data files are changed by chance and given to every command
 that takes one, which must end in time, in one line, within 1 GiB, with nothing executed and no file outside touched.
 
-What is tried first is drawn from a fixed seed; after MINUTES, of which each part has its share, the rest is left. Needs
+What is tried first is drawn from a fixed seed; after MINUTES, of which each part has its share, the rest is left; what is
+made first, to be disturbed then, counts. Needs
 a C compiler. Exits 1 where anything is wrong, each fault in a line; one of the changes can be given again:
 ``python -m tests.faults --only run:17:halfway``.
 """
@@ -32,6 +33,12 @@ from pathlib import Path
 
 #: Each part's share of the time.
 SHARES = {"changes": 0.5, "servers": 0.2, "strangers": 0.3}
+
+#: What commands import that ask a server or a hub.
+_ASKING = (
+    "harness.cli", "harness.engines.openai", "harness.evaluation.runner", "harness.chatting.chat", "openai",
+    "huggingface_hub.file_download",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -59,13 +66,14 @@ def changes(folder: Path, seconds: float, given: argparse.Namespace) -> list[str
     """Disturb commands at their changes to files; return what was lost."""
     from tests.faults.changes import Changes
 
+    until = time.monotonic() + seconds
     campaign = Changes(folder)
     faults = campaign.faults(given.seed)
     if given.only is not None:
         faults = [fault for fault in faults if str(fault) == given.only]
         if not faults:
             sys.exit(f"faults: none is called {given.only!r}; a command makes as many changes as the table says")
-    return campaign.carry_out(faults, time.monotonic() + seconds)
+    return campaign.carry_out(faults, until)
 
 
 def servers(folder: Path, seconds: float, given: argparse.Namespace) -> list[str]:
@@ -81,7 +89,7 @@ def servers(folder: Path, seconds: float, given: argparse.Namespace) -> list[str
     ):
         import_module(module)
     campaign = Servers(folder, given.seed)
-    wrong = list(campaign.carry_out(time.monotonic() + seconds))
+    wrong = list(campaign.carry_out(until))
     print(
         f"{len(campaign.tried)} of {len(campaign.names)} behaviours of servers met, {len(wrong)} wrong",
         *wrong,
@@ -95,11 +103,12 @@ def strangers(folder: Path, seconds: float, given: argparse.Namespace) -> list[s
     from tests.faults.fuzzed import Fuzzing, targets
     from tests.processes import IMPORTED
 
+    until = time.monotonic() + seconds
     for module in IMPORTED:
         import_module(module)
     found = targets(folder / "begun")
     campaign = Fuzzing(folder / "tried", found, given.seed)
-    wrong = [*campaign.warm(), *campaign.carry_out(time.monotonic() + seconds)]
+    wrong = [*campaign.warm(), *campaign.carry_out(until)]
     print(f"{'made by strangers':<20}{'tried':>9}{'refused':>9}{'corpus':>9}")
     for target in found:
         name, kept = target.name, sum(len(contents) for contents in target.corpus.values())

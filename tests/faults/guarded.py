@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from harness.cli.ending import end_now
+
 #: Bytes that a command may take beside what is imported, and seconds.
 MEMORY, SECONDS = 1 << 30, 30.0
 
@@ -106,4 +108,4 @@ def _command(
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
-            os._exit(code)
+            end_now(code)

@@ -295,7 +295,8 @@ def behaviours() -> dict[str, Behaviour]:
 class Hostile:
     """The server in a process of its own: ``with Hostile() as url``, and ``URL/BEHAVIOUR/v1`` is its base URL.
 
-    Models are listed as they should be, but below ``URL/BEHAVIOUR/all/v1``.
+    Models are listed as they should be, but below ``URL/BEHAVIOUR/all/v1``. ``URL/BEHAVIOUR`` is a hub's address
+    too, where what is said of a file before it is sent is in order, but below ``URL/BEHAVIOUR/all``.
     """
 
     def __enter__(self) -> str:
@@ -331,7 +332,7 @@ def _answer(connection: socket.socket, known: dict[str, Behaviour]) -> None:
                 return
             head += piece
         first, _, rest = head.partition(b"\r\n")
-        path = first.split()[1].decode()
+        method, path = first.decode().split()[:2]
         length = next(
             (int(line[15:]) for line in rest.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
         )
@@ -342,6 +343,11 @@ def _answer(connection: socket.socket, known: dict[str, Behaviour]) -> None:
             body += piece
         if path.endswith("/models") and "/all/" not in path:
             connection.sendall(reply(json.dumps(_MODELS).encode(), "Connection: close"))
+            return
+        if method == "HEAD" and "/datasets/" in path and "/all/" not in path:
+            connection.sendall(
+                reply(b"", 'ETag: "0123"', f"X-Repo-Commit: {'0' * 40}", "Connection: close", length=400)
+            )
             return
         known[path.split("/")[1]](connection)
         with suppress(OSError):
