@@ -15,8 +15,8 @@ Servers: a command asks a server that does what no server should, and must end i
 Strangers: run folders, training folders, model folders and data files are changed by chance and given to every command
 that takes one, which must end in time, in one line, within 1 GiB, with nothing executed and no file outside touched.
 
-What is tried first is drawn from a fixed seed; after MINUTES, of which each part has its share, the rest is left; what is
-made first, to be disturbed then, counts. Needs
+What is tried first is drawn from a fixed seed; after MINUTES, of which each part has its share, the rest is left;
+what is made before anything is disturbed counts, too. Needs
 a C compiler. Exits 1 where anything is wrong, each fault in a line; one of the changes can be given again:
 ``python -m tests.faults --only run:17:halfway``.
 """
@@ -80,13 +80,8 @@ def servers(folder: Path, seconds: float, given: argparse.Namespace) -> list[str
     """Have commands ask hostile servers; return what went wrong."""
     from tests.faults.servers import Servers
 
-    for module in (
-        "harness.cli",
-        "harness.engines.openai",
-        "harness.evaluation.runner",
-        "harness.chatting.chat",
-        "openai",
-    ):
+    until = time.monotonic() + seconds
+    for module in _ASKING:
         import_module(module)
     campaign = Servers(folder, given.seed)
     wrong = list(campaign.carry_out(until))

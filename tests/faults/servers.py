@@ -96,7 +96,14 @@ def _hub(url: str, cache: Path) -> None:
     from huggingface_hub import constants
 
     os.environ |= {"HF_ENDPOINT": url, "HF_TOKEN": KEY, "HARNESS_LIMIT_STALL": "6", "HARNESS_LIMIT_DOWNLOAD": "64MiB"}
-    names = {"ENDPOINT": url, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    names = {
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }
     for name, value in {**names, "HF_HUB_DOWNLOAD_TIMEOUT": _TIMEOUT, "HF_HUB_ETAG_TIMEOUT": _TIMEOUT}.items():
         setattr(constants, name, value)
     time.sleep = lambda seconds: None  # between attempts
