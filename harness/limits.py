@@ -39,14 +39,17 @@ class Limit:
             return self.default
         found = _SIZE.fullmatch(given.strip())
         if found is None:
-            raise ConfigError(f"{self}={given!r} must be a whole number, such as {self.told.replace(' ', '')}")
+            such = self._worded(self.default).replace(" ", "")
+            raise ConfigError(f"{self}={given!r} must be a whole number, such as {such}")
         unit = found[2]
         return int(found[1]) << (10 * (1 + _UNITS.index(unit[0].upper())) if unit else 0)
 
     @property
     def told(self) -> str:
         """The bound as it is told."""
-        value = self.value
+        return self._worded(self.value)
+
+    def _worded(self, value: int) -> str:
         if not self.of_bytes:
             return f"{value:,}"
         power = next((power for power in (3, 2, 1) if value and value % (1 << 10 * power) == 0), 0)
@@ -55,6 +58,8 @@ class Limit:
 
 #: A file of one JSON record, or one that describes a model.
 RECORD = Limit("RECORD", 32 << 20)
+#: A tokenizer's vocabulary.
+TOKENIZER = Limit("TOKENIZER", 256 << 20)
 #: A line of a file of records or rows.
 LINE = Limit("LINE", 64 << 20)
 #: A .json file of rows, which is read as a whole.
@@ -75,5 +80,7 @@ DOWNLOAD = Limit("DOWNLOAD", 16 << 30)
 STALL = Limit("STALL", 600, of_bytes=False)
 #: Seconds that a parser or scorer may take over one output.
 SECONDS = Limit("SECONDS", 30, of_bytes=False)
+#: A chat template.
+TEMPLATE = Limit("TEMPLATE", 1 << 20)
 #: Turns of loops and calls of macros of a chat template over one conversation.
 STEPS = Limit("STEPS", 200_000, of_bytes=False)

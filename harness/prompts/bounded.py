@@ -58,6 +58,8 @@ def render(template: str, given: Mapping[str, Any], size: int) -> str:
 
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Template:
+    if len(template) > limits.TEMPLATE.value:
+        raise TemplateBounds(f"it is larger than {limits.TEMPLATE.told} ({limits.TEMPLATE})")
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters.update(tojson=_tojson, format=_format)
     environment.globals.update(raise_exception=_raise)

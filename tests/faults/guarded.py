@@ -19,7 +19,7 @@ from typing import NoReturn
 from harness.cli.ending import end_now
 
 #: Bytes that a command may take beside what is imported, and seconds.
-MEMORY, SECONDS = 1 << 30, 30.0
+MEMORY, SECONDS = 1 << 30, 60.0
 
 #: A command may write files of so many bytes.
 _FILE = 2 << 30

@@ -210,7 +210,7 @@ def _bind(path: Path, victim: Path) -> None:
 
 def _sparse(path: Path, victim: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(3 << 30)
+        file.truncate(1 << 30)
 
 
 def _packed_zeros(path: Path, victim: Path) -> None:
