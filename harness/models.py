@@ -178,7 +178,7 @@ class ModelFolder:
         """
         from transformers import AutoConfig
 
-        self._check_sizes()
+        self.check_sizes()
         try:
             return AutoConfig.from_pretrained(
                 self.path, trust_remote_code=False, local_files_only=True, **self.gguf_file
@@ -207,7 +207,7 @@ class ModelFolder:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise ModelError("transformers is not installed: pip install 'posttrain-harness[transformers]'") from error
-        self._check_sizes()
+        self.check_sizes()
         try:
             with quiet():
                 tokenizer = AutoTokenizer.from_pretrained(
@@ -301,7 +301,7 @@ class ModelFolder:
             file = self.path / self.gguf
             raise ModelError(f"{self}: GGUF is loaded by --engine transformers alone; or {_serving(file)}")
         _ = self.config  # is checked before anything loads it
-        self._check_sizes()
+        self.check_sizes()
         if not self.given:
             _snapshot(_repository(self.name)[0], self.path.name, _WEIGHTS)
         if (self.path / _INDEX).is_file():
@@ -323,7 +323,7 @@ class ModelFolder:
             )
         raise ModelError(f"{self}: no weights (*.safetensors) in {self.path}")
 
-    def _check_sizes(self) -> None:
+    def check_sizes(self) -> None:
         """Raise ModelError for a description that is no file, or so large that the libraries would take all memory."""
         for path in sorted(self.path.iterdir()):
             if path.suffix not in _BOUNDED or path.name.startswith(".") or path.is_dir():

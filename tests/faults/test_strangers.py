@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,3 +162,27 @@ def test_a_server_has_so_much_time_and_room_for_a_whole_command(give: Give, tmp_
     refused(give(*words), "the server's answers have more than 1,000 bytes in all (openai.total_bytes)", "to go on")
     runs = sorted((tmp_path / "runs" / "gsm8k" / "tiny").iterdir())
     assert [0 < (run / "samples.jsonl").read_bytes().count(b"\n") < 5 for run in runs] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("config.json", lambda path: path.write_bytes(many_objects(3 << 20)), "HARNESS_LIMIT_MEMORY"),
+        ("tokenizer.json", lambda path: os.truncate(path, 1 << 30), "HARNESS_LIMIT_TOKENIZER"),
+        ("chat_template.jinja", lambda path: path.write_bytes(b"{{ a }}" * (1 << 20)), "HARNESS_LIMIT_TEMPLATE"),
+        ("generation_config.json", lambda path: ODD["pipe"](path, path), "no regular file"),
+        ("special_tokens_map.json", lambda path: ODD["link to zeros"](path, path), "no regular file"),
+    ],
+)
+def test_a_models_description_that_no_library_is_to_read(
+    give: Give, tmp_path: Path, name: str, make: Callable[[Path], object], said: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    for file in ("config.json", "tokenizer.json"):
+        (tmp_path / "model" / file).write_text("{}")
+    path = tmp_path / "model" / name
+    if said == "no regular file":
+        path.unlink(missing_ok=True)
+    make(path)
+    words = ("preview", "gsm8k", "--data", "data", "-m", "model", "-e", "transformers")
+    refused(give(*words), name, said)
