@@ -24,6 +24,9 @@ from tests.faults.strange import EXECUTED, ODD, TEMPLATE, changed
 #: A command whose file has become something else than a file.
 _ODD = 0.12
 
+#: So many are tried, however little time there is.
+_LEAST = 60
+
 #: Inputs that are kept of a file to be changed further.
 _KEPT = 60
 
@@ -71,10 +74,10 @@ class Fuzzing:
                 if problem := outcome.problem():
                     yield f"{target.name}: unchanged, {' '.join(command)}: {problem}"
 
-    def carry_out(self, until: float, most: int | None = None) -> Iterator[str]:
-        """Try inputs until that time, or so many; yield what is wrong."""
+    def carry_out(self, until: float) -> Iterator[str]:
+        """Try inputs until that time; yield what is wrong."""
         weights = [target.weight for target in self._targets]
-        while time.monotonic() < until and (most is None or self.tried.total() < most):
+        while time.monotonic() < until or self.tried.total() < _LEAST:
             [target] = self._chance.choices(self._targets, weights)
             given = self._input(target)
             yield from self._try(target, given)

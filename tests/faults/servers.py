@@ -19,6 +19,9 @@ KEY = "sk-SECRET-0123456789"
 #: What of the key nobody is to find anywhere.
 _SECRET = ("SECRET", "456789")
 
+#: So many are met, however little time there is.
+_LEAST = 8
+
 #: Seconds for one request and, as a command asks several and is given some for its own beginning, for all of it.
 _TIMEOUT, _ALL = 2, 40
 
@@ -44,7 +47,7 @@ class Servers:
         try:
             with Hostile() as url:
                 for name in self.names:
-                    if time.monotonic() > until:
+                    if time.monotonic() > until and len(self.tried) >= _LEAST:
                         return
                     for where, words, prepare in self._commands(f"{url}/{name}"):
                         yield from (f"{name} ({where}): {problem}" for problem in self._problems(words, prepare))
