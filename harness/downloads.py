@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: Seconds between looks at what has been stored.
 _LOOK = 0.5
 
+#: Bytes of memory that a download of a data file or a description may take.
+_MEMORY = 1 << 30
+
 
 class GivenUp(Exception):
     """A download that is waited for no longer; its text says why."""
@@ -45,6 +48,7 @@ def watched(fetch: Callable[[], T], repository: str, kind: str, *, most: int | N
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="download", daemon=True)  # an executor's is waited for at the end
+    held = _resident()
     began = size = _stored(folder)
     since = time.monotonic()
     thread.start()
@@ -54,9 +58,18 @@ def watched(fetch: Callable[[], T], repository: str, kind: str, *, most: int | N
             size, since = now, time.monotonic()
         if most is not None and size - began > most:
             raise GivenUp(f"more than {limits.DOWNLOAD.told} came ({limits.DOWNLOAD})")
+        if most is not None and _resident() - held > _MEMORY:  # its client reads answers about files without a bound
+            raise GivenUp("an answer of the hub has no end")
         if thread.is_alive() and time.monotonic() - since > limits.STALL.value:
             raise GivenUp(f"nothing came for {limits.STALL.told} s ({limits.STALL})")
     return outcome.result()
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process takes, 0 where that is not known."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return 0
 
 
 def _stored(folder: Path) -> int:
