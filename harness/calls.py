@@ -13,9 +13,9 @@ from math import isnan
 from numbers import Real
 from string import ascii_uppercase
 from types import TracebackType
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
-from harness import overdue
+from harness import limits, overdue
 from harness.errors import HarnessError, PluginError, PromptError
 from harness.interfaces import Benchmark, Engine, JudgedScorer, LikelihoodParser, Model, Parser, Scorer
 from harness.parsers import Explanation
@@ -45,6 +45,9 @@ class blamed:
 
     __slots__ = ("_example", "_plugin")
 
+    #: What is nobody's fault: Ctrl-C, and the end of a generator that has this around what it yields.
+    _passed: ClassVar[tuple[type[BaseException], ...]] = (KeyboardInterrupt, GeneratorExit)
+
     def __init__(self, plugin: Any, example: Example | None = None) -> None:
         self._plugin = plugin
         self._example = example
@@ -56,16 +59,19 @@ class blamed:
         if error is None or isinstance(error, HarnessError):
             return
         if isinstance(error, overdue.TooLong):
-            raise fault(self._plugin, f"it takes more than {overdue.PATIENCE:g} s", self._example) from None
-        if isinstance(error, Exception | SystemExit):
+            late = f"it takes more than {overdue.patience():g} s ({limits.SECONDS})"
+            raise fault(self._plugin, late, self._example) from None
+        if not isinstance(error, self._passed):
             place = _place(self._plugin, trace)
             raise fault(self._plugin, f"it raises {type(error).__name__}: {error}{place}", self._example) from error
 
 
 class timed(blamed):
-    """The same, for at most `overdue.PATIENCE` seconds, for what a plugin does with one output."""
+    """The same, for at most `overdue.patience()` seconds, for what a plugin does with one output."""
 
     __slots__ = ()
+
+    _passed = (KeyboardInterrupt,)
 
     def __enter__(self) -> None:
         overdue.begin()

@@ -16,21 +16,28 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-#: Bytes that a file of one JSON record, and a line of a file of records, may have: far more than real ones do.
-MOST_RECORD, MOST_LINE = 64 << 20, 256 << 20
+from harness import limits
 
 #: What `make_folder` calls the folder of a run before it is whole.
 _BEGUN = re.compile(r"\.\d{8}T\d{6}Z[\w.-]*\.\d+")
 
+#: Bytes of JSON that take little memory, whatever they hold.
+_SMALL = 1 << 20
+
+#: Bytes of memory for a value behind a comma, a list and an object with a key or two.
+_COSTS = ((b",", 32), (b"[", 64), (b"{", 200))
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SAFE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # opening must neither wait for a pipe's writer nor take a terminal
+_NO_FILE = "no regular file; write its content to one first"
 _LINK = "a symbolic link, which is not followed here; put a copy in its place"
 
 
-def open_read(path: Path, *, root: Path | None = None, links: bool = False) -> BinaryIO:
+def open_read(path: Path, *, root: Path | None = None, links: bool = False) -> BufferedReader:
     """Open a regular file for reading; with `links` it may be reached through links, as in a cache of models."""
     return os.fdopen(_open(path, os.O_RDONLY, root, links), "rb")
 
@@ -44,19 +51,24 @@ def open_append(path: Path, *, root: Path | None = None) -> BinaryIO:
     return os.fdopen(descriptor, "a+b")
 
 
-def read_bytes(path: Path, *, root: Path | None = None, links: bool = False, most: int = MOST_RECORD) -> bytes:
-    """Return the content of a regular file of at most `most` bytes."""
+def read_bytes(path: Path, *, root: Path | None = None, links: bool = False, most: int | None = None) -> bytes:
+    """Return the content of a regular file of at most `most` bytes, by default those of `limits.RECORD`."""
+    bound = limits.RECORD.value if most is None else most
     with open_read(path, root=root, links=links) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise _refused(path, f"larger than the {most:,} bytes that such a file may have")
+        content = file.read(min(os.fstat(file.fileno()).st_size, bound) + 1)  # no more room than there is to be read
+        content += file.read(bound + 1 - len(content))
+    if len(content) > bound:
+        told = f"the {bound:,} bytes" if most is not None else f"{limits.RECORD.told} ({limits.RECORD})"
+        raise _refused(path, f"larger than {told}, and such a file is not")
     return content
 
 
 def read_json(path: Path, *, root: Path | None = None, links: bool = False) -> Any:
     """Return what a JSON file says; ValueError where it is none, or nested too deeply to be read."""
+    content = read_bytes(path, root=root, links=links)
+    check_values(content)
     try:
-        return json.loads(read_bytes(path, root=root, links=links))
+        return json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -64,12 +76,27 @@ def read_json(path: Path, *, root: Path | None = None, links: bool = False) -> A
 def each_line(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file from where it stands, the last one perhaps without its end.
 
-    Raises ValueError at one of more than `MOST_LINE` bytes.
+    Raises ValueError at one that is longer than `limits.LINE`, or of more values than `check_values` lets pass.
     """
-    for line in iter(partial(file.readline, MOST_LINE), b""):
-        if len(line) == MOST_LINE:
-            raise ValueError(f"a line is longer than {MOST_LINE:,} bytes")
+    most = limits.LINE.value
+    for line in iter(partial(file.readline, most + 1), b""):
+        if len(line) > _SMALL:
+            if len(line) > most:
+                raise ValueError(f"a line is longer than {limits.LINE.told} ({limits.LINE})")
+            check_values(line)
         yield line
+
+
+def check_values(content: bytes, size: int = 0) -> None:
+    """Raise ValueError for JSON that would take more memory than `limits.MEMORY`, and than four times `size`.
+
+    Some characters become a value of a hundred bytes; commas in texts are taken for as much, which real files can bear.
+    """
+    if len(content) <= _SMALL:
+        return
+    taken = sum(cost * content.count(character) for character, cost in _COSTS)
+    if taken > max(limits.MEMORY.value, 4 * size):
+        raise ValueError(f"it has so many values that they would take more than {limits.MEMORY.told} ({limits.MEMORY})")
 
 
 def replace_file(path: Path, chunks: Iterable[bytes], *, root: Path | None = None, others: Iterable[str] = ()) -> None:
@@ -188,12 +215,12 @@ def _open(path: Path, flags: int, root: Path | None, links: bool) -> int:
         if error.errno == errno.ELOOP and not links:
             raise _refused(path, _LINK) from error
         if error.errno == errno.ENXIO:  # a pipe or a socket, to write to
-            raise _refused(path, "no regular file") from error
+            raise _refused(path, _NO_FILE) from error
         raise OSError(error.errno, error.strerror, str(path)) from error
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
-        raise _refused(path, "a folder" if stat.S_ISDIR(kind) else "no regular file")
+        raise _refused(path, "a folder" if stat.S_ISDIR(kind) else _NO_FILE)
     return descriptor
 
 

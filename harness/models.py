@@ -23,9 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import limits
 from harness.adapted import adapter_base, described, is_adapter, whole
+from harness.downloads import GivenUp, watched
 from harness.errors import ModelError, first_line
-from harness.files import open_read, read_json
+from harness.files import check_values, open_read, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +38,10 @@ _WEIGHTS = ("*.safetensors",)
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json", "*.spm")
+
+#: Suffixes of files that the libraries read as a whole, and those files that hold vocabularies.
+_BOUNDED = (".json", ".jinja", ".model")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "tekken.json")
 
 #: Files of a model folder that outputs do not depend on, though their suffix is one of those that are digested.
 _NO_INFLUENCE = re.compile(
@@ -190,6 +196,7 @@ class ModelFolder:
         """
         from transformers import AutoConfig
 
+        self.check_sizes()
         try:
             return AutoConfig.from_pretrained(
                 self.path, trust_remote_code=False, local_files_only=True, **self.gguf_file
@@ -218,11 +225,13 @@ class ModelFolder:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise ModelError("transformers is not installed: pip install 'posttrain-harness[transformers]'") from error
+        self.check_sizes()
         try:
             with quiet():
                 tokenizer = AutoTokenizer.from_pretrained(
                     self.path, trust_remote_code=False, local_files_only=True, **self.gguf_file
                 )
+                tokenizer.encode("a")  # what its files say of lengths and tokens is not looked at before
         except Exception as error:  # the library raises whatever its parsers raise: OSError, KeyError, plain Exception
             raise ModelError(f"{self}: the tokenizer cannot be loaded ({first_line(error)}); copy it anew") from error
         if not len(tokenizer):
@@ -286,9 +295,12 @@ class ModelFolder:
             digest.update(f"{name}@{self.path.name}".encode())  # a snapshot's folder is named by its commit
             return digest.hexdigest()
         for path in self._read_by_loaders():
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            for content in sampled(path):
-                digest.update(content)
+            try:
+                digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+                for content in sampled(path):
+                    digest.update(content)
+            except OSError as error:
+                raise ModelError(f"{self}: {path.name} cannot be read ({error.strerror}); copy it anew") from error
         return digest.hexdigest()
 
     @property
@@ -322,6 +334,7 @@ class ModelFolder:
             file = self.path / self.gguf
             raise ModelError(f"{self}: GGUF is loaded by --engine transformers alone; or {_serving(file)}")
         _ = self.config  # is checked before anything loads it
+        self.check_sizes()
         if not self.given:
             _snapshot(_repository(self.name)[0], self.path.name, _WEIGHTS)
         if (self.path / _INDEX).is_file():
@@ -342,6 +355,27 @@ class ModelFolder:
                 "then copy the tokenizer's files there"
             )
         raise ModelError(f"{self}: no weights (*.safetensors) in {self.path}")
+
+    def check_sizes(self) -> None:
+        """Raise ModelError for a description that is no file, or so large that the libraries would take all memory."""
+        for path in sorted(self.path.iterdir()):
+            if path.suffix not in _BOUNDED or path.name.startswith(".") or path.is_dir():
+                continue
+            bound = limits.TEMPLATE if path.suffix == ".jinja" else limits.RECORD
+            if path.name in _VOCABULARIES or path.suffix == ".model":
+                bound = limits.TOKENIZER
+            try:
+                with open_read(path, links=True) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    if size > bound.value:
+                        raise ValueError(f"it is larger than {bound.told} ({bound})")
+                    if path.suffix == ".json" and size > 1 << 20:
+                        check_values(file.read())
+            except FileNotFoundError:  # a link to nothing
+                continue
+            except (OSError, ValueError) as error:
+                said = error.strerror if isinstance(error, OSError) else error
+                raise ModelError(f"{self}: {path.name} cannot be used ({said}); copy it anew") from error
 
     def check_vocabulary(self, largest: int) -> None:
         """Raise ModelError where there is no embedding of the token id `largest`, which the tokenizer gives."""
@@ -435,8 +469,13 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
             f"{repository}: no such folder, and huggingface_hub is not installed to look for it on the hub: "
             f"pip install 'posttrain-harness[transformers]'"
         ) from error
+
+    def fetch() -> str:
+        return str(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        most = limits.DOWNLOAD.value if patterns == _DESCRIPTIONS else None
+        return Path(watched(fetch, repository, "model", most=most))
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError
         raise ModelError(
             f"{repository}: gated on the Hugging Face hub; ask for access on its page, then run: hf auth login"
@@ -452,7 +491,7 @@ def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) 
             f"{repository}: no such folder here, the Hugging Face hub cannot be reached and nothing is cached; "
             f"give the model's folder, or run where there is a network: hf download {repository}"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, GivenUp, OSError) as error:
         raise ModelError(f"{repository}: the Hugging Face hub failed ({first_line(error)}); try again") from error
 
 

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+from harness import limits
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Seconds from `begin` to the end of it.
-PATIENCE = 30.0
+#: Seconds from `begin` to the end of it; None for what `limits.SECONDS` says.
+PATIENCE: float | None = None
 
 _MAIN = threading.main_thread().ident
 _LOOK_EVERY = 1.0
@@ -34,8 +36,13 @@ class TooLong(BaseException):
     """What `begin` began takes too long; nothing that catches Exception catches it."""
 
 
+def patience() -> float:
+    """Return how many seconds that is."""
+    return limits.SECONDS.value if PATIENCE is None else PATIENCE
+
+
 def begin() -> None:
-    """Begin what may take `PATIENCE` seconds; after that `TooLong` is raised in it, again and again, until `end`."""
+    """Begin what may take `patience()` seconds; after that `TooLong` is raised in it, again and again, until `end`."""
     global _since
     if threading.get_ident() == _MAIN:
         _since = time.monotonic()
@@ -81,5 +88,5 @@ def _look(number: int, frame: FrameType | None) -> None:
         return
     _arm()
     is_leaving = frame is not None and frame.f_code in _leaving
-    if time.monotonic() - _since > PATIENCE and not is_leaving:
+    if time.monotonic() - _since > patience() and not is_leaving:
         raise TooLong

@@ -59,12 +59,14 @@ def harness(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
     def command(*words: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["harness", *map(str, words)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        monkeypatch.setattr(os, "_exit", os._exit)
         try:
             with pytest.raises(SystemExit) as caught:
                 main()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return Done(int(caught.value.code or 0), captured.out, captured.err)
 

@@ -23,7 +23,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
 
-_IMPORTED = [
+from harness.cli.ending import end_now
+
+IMPORTED = [
     "torch", "torch.distributed.fsdp", "torch.distributed.checkpoint", "torch.distributed.checkpoint.hf_storage",
     "transformers.models.llama.modeling_llama", "transformers.integrations.finegrained_fp8",
     "transformers.loss.loss_utils", "transformers.generation.utils", "matplotlib.figure",
@@ -108,7 +110,7 @@ def _serve() -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED)
+        multiprocessing.get_context("forkserver").set_forkserver_preload(IMPORTED)
         forkserver.ensure_running()
     finally:
         if before is None:
@@ -146,4 +148,4 @@ def _command(script: str, words: list[str], variables: dict[str, str], said: str
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    end_now(code)

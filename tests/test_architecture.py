@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PAGE = ROOT / "docs" / "architecture.md"
 
 #: What everything stands on, and no picture shows.
-GROUND = {"errors", "types", "interfaces", "hookspecs", "config", "behaviour", "files", "overdue", "version"}
+GROUND = {"errors", "types", "interfaces", "hookspecs", "config", "behaviour", "files", "limits", "overdue", "version"}
 
 _MARK = "<!-- rooms: python -m tests.test_architecture writes them anew -->\n"
 _NODE = re.compile(r'(\w+)\["([^"<]+)(?:<br/>[^"]*)?"\]')

@@ -74,6 +74,9 @@ def run_with(
         ("raise KeyError('x')", "it raises KeyError: 'x' (harness_odd.py, line 9)"),
         ("return {}['y']", "it raises KeyError: 'y' (harness_odd.py, line 9)"),
         ("sys.exit(0)", "it raises SystemExit: 0 (harness_odd.py, line 9)"),
+        ("import os; os._exit(0)", "it raises SystemExit: os._exit(0) (harness_odd.py, line 9)"),
+        ("raise GeneratorExit", "it raises GeneratorExit: (harness_odd.py, line 9)"),
+        ("raise BaseException('x')", "it raises BaseException: x (harness_odd.py, line 9)"),
         ("return [1]", "its answer is [1], not text or None"),
         ("return 3", "its answer is 3, not text or None"),
     ],
@@ -134,7 +137,9 @@ def test_one_that_catches_everything_is_ended_too(monkeypatch: pytest.MonkeyPatc
                     time.sleep(0.01)
 
     monkeypatch.setattr(overdue, "PATIENCE", 0.3)
-    with pytest.raises(PluginError, match=r"^Stubborn 'stubborn', example 'a': it takes more than 0.3 s$"):
+    with pytest.raises(
+        PluginError, match=r"^Stubborn 'stubborn', example 'a': it takes more than 0.3 s \(HARNESS_LIMIT_SECONDS\)$"
+    ):
         calls.parse(Stubborn(), "", EXAMPLE)
     time.sleep(1.5)  # nothing comes later
 
@@ -509,3 +514,25 @@ def test_a_registry_that_is_given_is_the_one_that_comparisons_and_reports_use(tm
         compare(read)
     assert [metric.name for metric in compare(read, registry=registry).benchmarks[0].metrics] == ["accuracy"]
     assert "A title of its own" in "".join(render(read, registry=registry))
+
+
+@pytest.mark.parametrize(("at_import", "code"), [("import os; os._exit(0)", 2), ("import sys; sys.exit(0)", 2)])
+def test_a_plugin_that_ends_the_process_as_it_is_imported_is_named(
+    harness: Command, fake_distribution: FakeDistribution, at_import: str, code: int
+) -> None:
+    fake_distribution(
+        "harness-odd", entry_points={"harness.parsers": {"odd": "harness_odd"}}, modules={"harness_odd": at_import}
+    )
+    done = harness("parse", "odd", "-")
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith("harness: parser 'odd' from harness-odd 1.0 failed to load: SystemExit")
+
+
+def test_an_end_outside_a_plugins_call_is_told_and_no_success() -> None:
+    program = "import os; from harness.cli.ending import tell_of_exits; tell_of_exits()\nos._exit(0)"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "harness: something has ended the process at once: os._exit(0) (<string>, line 2)\n"
+    forks = "os.fork() or os._exit(7)\nassert os.waitstatus_to_exitcode(os.wait()[1]) == 7"
+    forked = program.replace("os._exit(0)", forks)
+    assert subprocess.run([sys.executable, "-c", forked], check=False).returncode == 0

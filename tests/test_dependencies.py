@@ -41,7 +41,9 @@ LAYERS = [
     {"types"},
     {"templates"},
     {"adapted"},
-    {"errors", "extras", "files", "version"},
+    {"files", "downloads"},
+    {"limits"},
+    {"errors", "extras", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

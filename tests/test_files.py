@@ -50,12 +50,13 @@ def test_sizes_and_lengths_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_bytes(path, most=5) == b"12345"
     with pytest.raises(OSError, match="larger than the 4 bytes"):
         read_bytes(path, most=4)
-    monkeypatch.setattr("harness.files.MOST_LINE", 4)
+    monkeypatch.setenv("HARNESS_LIMIT_LINE", "3")
+    monkeypatch.setattr("harness.files._SMALL", 0)
     path.write_bytes(b"12\n34")
     with open_read(path) as file:
         assert list(each_line(file)) == [b"12\n", b"34"]
     path.write_bytes(b"12\n3456")
-    with open_read(path) as file, pytest.raises(ValueError, match="longer than 4 bytes"):
+    with open_read(path) as file, pytest.raises(ValueError, match="longer than 3 bytes .HARNESS_LIMIT_LINE"):
         list(each_line(file))
 
 

@@ -7,11 +7,13 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.ending import tell_of_exits
 from harness.errors import HarnessError, first_line
 
 if TYPE_CHECKING:
@@ -109,7 +111,10 @@ _LESS_MEMORY = (
 
 def main() -> None:
     """Run the command line: exit 0 on success, 1 when a run has failures, 2 on bad input, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    tell_of_exits()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a traceback
@@ -155,7 +160,8 @@ def _debug() -> None:
 def _say(message: str) -> None:
     from harness.reports.samples import printable
 
-    click.echo(f"harness: {printable(' '.join(message.split()))}", err=True)
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"harness: {printable(' '.join(message.split()))}", err=True)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +50,7 @@ def command(name: str, file: Path, as_json: bool, explain: bool, disabled: tuple
     out = sys.stdout
     records = {".jsonl": True, ".txt": False}.get(file.suffix)
     with _open(file) as stream, redirect_stdout(sys.stderr):  # what the parser prints is no answer
-        for found in read_answers(stream, parser, records=records, explain=explain):
+        for found in read_answers(_lines(stream, faults.path), parser, records=records, explain=explain):
             faults.add_any(found.line, found.fault)
             if as_json:
                 known: dict[str, Any] = {
@@ -96,6 +97,16 @@ def _marked(output: str, why: Explanation[str]) -> str:
     if len(deciding) > 4 * _AROUND:
         deciding = f"{deciding[: 2 * _AROUND]} … {deciding[-2 * _AROUND :]}"
     return " ".join(f"{before}»{deciding}«{behind}".split())
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    from harness.errors import DataError
+    from harness.files import each_line
+
+    try:
+        yield from each_line(stream)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _open(file: Path) -> BinaryIO:

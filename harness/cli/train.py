@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.cli.ending import end_now
 from harness.cli.options import plugin_names
 
 
@@ -47,4 +48,4 @@ def command(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # torch's gloo aborts now and then when C++ destroys its threads, after everything is done
+        end_now(0)  # torch's gloo aborts now and then when C++ destroys its threads, after everything is done

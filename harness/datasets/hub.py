@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import limits
+from harness.downloads import GivenUp, watched
 from harness.errors import DataError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,9 +61,13 @@ def download(hub: HubFile, name: str) -> tuple[Path, str]:
             f"{name}: huggingface_hub is needed to download it; pip install 'posttrain-harness[hub]', "
             f"or give --data DIR with DIR/{name} in it"
         ) from error
+
+    def fetch() -> str:
+        return str(hf_hub_download(hub.repo, hub.path, repo_type="dataset", revision=hub.revision))
+
     try:
         with _quiet():
-            found = Path(hf_hub_download(hub.repo, hub.path, repo_type="dataset", revision=hub.revision))
+            found = Path(watched(fetch, hub.repo, "dataset", most=limits.DOWNLOAD.value))
     except Exception as error:  # the client lets errors of several network libraries through
         raise DataError(f"{name}: {_reason(hub, error)}; {_by_hand(hub, name)}") from error
     return found, _commit(found, hub)
@@ -77,6 +83,8 @@ def _reason(hub: HubFile, error: Exception) -> str:
     """Return why a file could not be had. The errors' own texts are long, and may hold signed addresses."""
     from huggingface_hub import errors
 
+    if isinstance(error, GivenUp):
+        return f"{hub.repo} cannot be downloaded: {error}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{hub.repo} is not in the hub's cache, and {_why_unreachable(error.__cause__)}"
     if isinstance(error, errors.GatedRepoError):

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, overload
 
 from harness.datasets.faults import place
 from harness.errors import DataError
+from harness.files import open_read
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -79,7 +80,7 @@ class Rows(Sequence[Row]):
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal. Raises DataError where it cannot be read."""
     try:
-        with path.open("rb") as stream:
+        with open_read(path, links=True) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from error

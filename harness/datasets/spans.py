@@ -11,12 +11,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+from harness import limits
 from harness.datasets.faults import Faults, place
 from harness.datasets.rows import Requirements, Row, Rows
 from harness.datasets.unpacked import opened
 from harness.errors import DataError
+from harness.files import check_values
 
 if TYPE_CHECKING:
     import jsonlines
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 1 << 20
-
-#: In bytes; a line without an end would fill the memory.
-MOST_OF_A_LINE = 256 << 20
 
 
 class SpanRows(Rows):
@@ -81,18 +80,19 @@ class _Lines:
         self.start = self.end = len(_BOM) if head == _BOM else 0
         self.number = 0
         stream.seek(self.start)
-        self._stream, self._path = stream, path
+        self._stream, self._path, self._most = stream, path, limits.LINE.value
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        line = self._stream.readline(MOST_OF_A_LINE + 1)
+        line = self._stream.readline(self._most + 1)
         if not line:
             raise StopIteration
         self.number += 1
-        if len(line) > MOST_OF_A_LINE:
-            raise DataError(f"{place(self._path, self.number)}: a line of more than {MOST_OF_A_LINE >> 20} MiB, no row")
+        if len(line) > self._most:
+            where = place(self._path, self.number)
+            raise DataError(f"{where}: a line of more than {limits.LINE.told}, no row ({limits.LINE})")
         self.start, self.end = self.end, self.end + len(line)
         return line
 
@@ -105,7 +105,7 @@ def open_jsonl(path: Path, needs: Requirements) -> Rows:
 
     with opened(path) as stream:
         lines = _Lines(stream, path)
-        reader = jsonlines.Reader(lines, loads=json.loads)
+        reader = jsonlines.Reader(lines, loads=_loads)
         while True:
             try:
                 row = reader.read(type=dict, skip_empty=True)
@@ -121,6 +121,12 @@ def open_jsonl(path: Path, needs: Requirements) -> Rows:
         faults.check()
         offsets.append(lines.end)
         return SpanRows(path, os.dup(stream.fileno()), offsets, _parse_json)
+
+
+def _loads(line: str | bytes) -> Any:
+    if len(line) > _CHUNK // 4:
+        check_values(line.encode() if isinstance(line, str) else line)
+    return json.loads(line)
 
 
 def _parse_json(span: bytes) -> Row:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from harness import limits
 from harness.datasets.faults import Faults, place
 from harness.datasets.rows import Requirements, Row, Rows, unreadable
-from harness.datasets.unpacked import opened
+from harness.datasets.unpacked import TIMES, opened
 from harness.errors import DataError
+from harness.files import check_values, open_read
 
 if TYPE_CHECKING:
     import pyarrow
 
+#: A packed file that is read as a whole may unpack to so many bytes, or so many times its size.
+_FREE, _TIMES = 256 << 20, 10
+
+#: Bytes at the beginning of a large file that are looked at before the rest is read.
+_START = 1 << 16
+
 #: Parquet rows are turned into Python objects this many at a time: few enough for random access, enough for a scan.
 _BATCH = 64
+
+#: And read this many at a time.
+_READ = 1024
 
 
 class ItemRows(Rows):
@@ -60,7 +73,10 @@ def read_json_file(path: Path) -> Any:
     """Return what a JSON file holds, an empty list where it is empty; DataError, naming the line, where it is none."""
     try:
         with opened(path) as stream:
-            text = stream.read().decode("utf-8-sig")
+            content = _whole(path, stream)
+        check_values(content, path.stat().st_size)
+        text = content.decode("utf-8-sig")
+        del content
         return json.loads(text) if text.strip() else []
     except UnicodeDecodeError as error:
         where = place(path, error.object.count(b"\n", 0, error.start) + 1)
@@ -71,6 +87,20 @@ def read_json_file(path: Path) -> Any:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON that can be read ({error})") from error
+
+
+def _whole(path: Path, stream: IO[bytes]) -> bytes:
+    """Return the content of a file; DataError for one that is larger than what is read as a whole may be."""
+    size, stored = stream.seek(0, os.SEEK_END), path.stat().st_size
+    stream.seek(0)
+    if size > limits.JSON.value:
+        raise DataError(f"{path}: larger than {limits.JSON.told} ({limits.JSON}); a .jsonl is not read as a whole")
+    if size > max(_FREE, _TIMES * stored):
+        raise DataError(f"{path}: unpacks to more than {_TIMES} times its size; if it is yours, unpack it")
+    start = stream.read(_START)
+    if size > _START and start.strip() and not start.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"[", b"{")):
+        raise DataError(f"{path}:1: not JSON; it begins with neither [ nor {{")
+    return start + stream.read()
 
 
 def open_json(path: Path, needs: Requirements) -> Rows:
@@ -96,14 +126,13 @@ def open_parquet(path: Path, needs: Requirements) -> Rows:
     except ImportError as error:
         raise DataError(f"{path}: pyarrow is needed to read it; pip install 'posttrain-harness[hub]'") from error
     try:
-        with path.open("rb") as stream:
-            # By no thread but this one: one of Arrow's that still holds the stream as Python ends aborts the process.
-            table: Any = parquet.ParquetFile(stream, pre_buffer=False).read(use_threads=False)
+        with open_read(path, links=True) as stream:
+            table = _table(path, parquet.ParquetFile(stream, pre_buffer=False))
     except OSError as error:
         if error.errno is not None:
             raise unreadable(path, error) from error
         raise DataError(f"{path}: not a whole Parquet file ({error}); get it again") from error
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, MemoryError) as error:
         raise DataError(f"{path}: not a whole Parquet file; get it again") from error
     table = _with_texts(table)
     missing = [name for name in needs.required if name not in table.column_names]
@@ -117,6 +146,25 @@ def open_parquet(path: Path, needs: Requirements) -> Rows:
             faults.add_any(number, needs.fault(row))
     faults.check()
     return rows
+
+
+def _table(path: Path, file: Any) -> Any:
+    """Return the table in a Parquet file; DataError for one that unpacks to more than such files do."""
+    import pyarrow
+
+    count, stored = file.metadata.num_rows, path.stat().st_size
+    if count > limits.ROWS.value:
+        raise DataError(f"{path}: more than {limits.ROWS.told} rows ({limits.ROWS})")
+    most, size, batches = max(limits.MEMORY.value, TIMES * stored), 0, []
+    # By no thread but this one: one of Arrow's that still holds the stream as Python ends aborts the process.
+    for batch in file.iter_batches(batch_size=_READ, use_threads=False):
+        size += batch.nbytes
+        if size > most:
+            raise DataError(
+                f"{path}: unpacks to more than {limits.MEMORY.told} ({limits.MEMORY}), {TIMES} times its size"
+            )
+        batches.append(batch)
+    return pyarrow.Table.from_batches(batches, file.schema_arrow)
 
 
 def _with_texts(table: Any) -> Any:

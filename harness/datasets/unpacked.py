@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from harness import limits
 from harness.datasets.rows import unreadable
 from harness.errors import DataError
+from harness.files import open_read
 
 #: Suffixes of packed files.
 PACKED = (".gz", ".zst")
 
 _CHUNK = 1 << 20
 
-#: A packed file may unpack to so many times its size, and to so many bytes in any case; texts come to 3 to 30 times.
-TIMES, FREE = 200, 1 << 30
+#: A packed file may unpack to so many times its size, and to `limits.UNPACKED` in any case; texts come to 3 to 30.
+TIMES = 200
 
 
 @contextmanager
@@ -30,21 +32,20 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     Raises DataError where it cannot be read or is not whole; a .zst file needs pyarrow (the extra ``hub``).
     """
     try:
-        with path.open("rb") as stream:
-            if not stream.seekable():
-                raise DataError(f"{path}: not a regular file; write its content to a file first")
+        with open_read(path, links=True) as stream:
             if path.suffix.lower() not in PACKED:
                 yield stream
                 return
             with tempfile.TemporaryFile() as unpacked:
                 unpack = _gunzip if path.suffix.lower() == ".gz" else _unpack_zst
-                most = max(FREE, TIMES * stream.seek(0, os.SEEK_END))
+                most = max(limits.UNPACKED.value, TIMES * stream.seek(0, os.SEEK_END))
                 stream.seek(0)
                 for chunk in unpack(path, stream):
                     unpacked.write(chunk)
                     if unpacked.tell() > most:
                         raise DataError(
-                            f"{path}: unpacks to more than {TIMES} times its size; if it is yours, unpack it"
+                            f"{path}: unpacks to more than {limits.UNPACKED.told}, {TIMES} times its size and more; "
+                            f"if it is yours, unpack it ({limits.UNPACKED})"
                         )
                 unpacked.seek(0)
                 yield unpacked

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import msgspec
 
+from harness import limits
 from harness.errors import ModelError, first_line
-from harness.files import read_json
+from harness.files import read_bytes, read_json
 from harness.interfaces import Tokenizer
 from harness.models import ModelFolder
 
@@ -78,12 +79,14 @@ def _chat_template(model: ModelFolder) -> Any:
     if model.gguf is not None:
         return model.tokenizer.chat_template
     folder = model.path
+    model.check_sizes()
     try:
         files = {path.stem: path for path in (folder / _MORE_TEMPLATES).glob("*.jinja")}
         if (folder / _TEMPLATE).is_file():
             files = {"default": folder / _TEMPLATE, **files}
         if files:
-            texts = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+            most = limits.TEMPLATE.value
+            texts = {name: read_bytes(path, links=True, most=most).decode() for name, path in files.items()}
             return texts.get("default") if texts.keys() == {"default"} else texts
         path = folder / _CONFIG
         template = read_json(path, links=True).get("chat_template") if path.is_file() else None

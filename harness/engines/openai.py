@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import math
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -26,7 +27,8 @@ from urllib.parse import urlsplit
 
 from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.openai_answer import completion
-from harness.engines.openai_client import bounded_client
+from harness.engines.openai_client import Budget, bounded_client
+from harness.engines.openai_said import KEY, NO_KEY, left_for, one_line, own_key, said_in
 from harness.engines.openai_stream import streamed
 from harness.engines.streaming import Pieces, settled
 from harness.errors import ConfigError, ModelError, nearest
@@ -39,8 +41,7 @@ if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 _HOSTED = "https://api.openai.com/v1"
-_KEY, _BASE_URL = "OPENAI_API_KEY", "OPENAI_BASE_URL"
-_NO_KEY = "no-key"  # the client insists on one; servers of one's own take any
+_BASE_URL = "OPENAI_BASE_URL"
 
 #: Seconds to wait for a connection, whatever an answer may take.
 _CONNECT_SECONDS = 10.0
@@ -48,14 +49,14 @@ _CONNECT_SECONDS = 10.0
 #: Seconds between looks at whether a streamed answer has ended, or is to be ended, while nothing comes in.
 _LOOK = 0.05
 
+#: Seconds that may be waited for a thread at once.
+_LONGEST_WAIT = 3600.0
+
 #: Is told all of an answer's text so far, as it comes in.
 _Tell = Callable[[str], object]
 
 #: The client's pool holds no more connections than this.
 _MOST_CONNECTIONS = 1000
-
-#: A server's message is quoted up to this many characters.
-_LONGEST = 400
 
 #: Parameters that cannot be left out.
 _NEEDED = ("model", "messages", "prompt")
@@ -69,11 +70,6 @@ _REFUSED = re.compile(
     r"|extra (?:inputs|fields)",
     re.IGNORECASE,
 )
-
-#: What servers write where prompt and answer together would be too long.
-_CONTEXT = re.compile(r"context length is ([\d,]+)", re.IGNORECASE)
-_SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
-_INPUT = re.compile(r"([\d,]+) (?:in the (?:messages|prompt)|input tokens)", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +85,8 @@ class OpenAIEngine:
     time, `timeout` how many seconds the server may take for one, `max_retries` how often one is sent again after a 429,
     a 5xx, a time-out or a lost connection. `stop_limit` is how many stop strings the server takes (OpenAI: 4); the rest
     cut the answer here. `extra_body` is put into every request as it is (``{top_k = 20}``). `omit` names parameters
-    that are left out (``["top_p"]``); some that a server refuses are left out without being named.
+    that are left out (``["top_p"]``); some that a server refuses are left out without being named. `total_timeout` and
+    `total_bytes` are what the server may take for all requests of a command, in seconds and in bytes of answers.
     """
 
     base_url: str | None = None
@@ -101,13 +98,18 @@ class OpenAIEngine:
     stop_limit: int = 4
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     omit: tuple[str, ...] = ()
+    total_timeout: float = 7 * 86400.0
+    total_bytes: int = 64 << 30
     name: ClassVar[str] = "openai"
 
     def __post_init__(self) -> None:
         if not 1 <= self.concurrency <= _MOST_CONNECTIONS:
             raise ValueError(f"concurrency must be from 1 to {_MOST_CONNECTIONS}, not {self.concurrency}")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {self.timeout}")
+        for name in ("timeout", "total_timeout"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")
+        if self.total_bytes <= 0:
+            raise ValueError(f"total_bytes must be more than 0, not {self.total_bytes}")
         if self.max_retries < 0 or self.stop_limit < 0:
             raise ValueError("max_retries and stop_limit must be 0 or more")
         if self.api == "chat" and self.tokenizer_path is not None:
@@ -163,23 +165,33 @@ class OpenAIEngine:
             raise ModelError(missing)
         import openai
 
-        key, url = _key(), self.url
-        if url == _HOSTED and key == _NO_KEY:
-            remedy = f"set {_BASE_URL} to a server of your own (http://localhost:8000/v1), or {_KEY} for OpenAI's"
+        key, url = own_key(), self.url
+        if url == _HOSTED and key == NO_KEY:
+            remedy = f"set {_BASE_URL} to a server of your own (http://localhost:8000/v1), or {KEY} for OpenAI's"
             raise ModelError(f"openai: no server given: {remedy}")
-        timeout = min(self.timeout, _CONNECT_SECONDS)
         known: tuple[str, ...] = ()
-        with openai.OpenAI(api_key=key, base_url=url, timeout=timeout, max_retries=0) as client:
-            try:
-                known = _model_names(client.get("/models", cast_to=object))
-            except openai.APIConnectionError as error:
-                if _unreachable(error):
-                    _raise_unreachable(url, error)
-            except openai.AuthenticationError as error:
-                _raise_refused(self, model, error, ())
-            except (openai.APIError, ValueError, RecursionError):
-                pass  # a server need not list its models; whether it has this one, the first request tells
+        try:
+            with ThreadPoolExecutor(1) as thread:  # this one may run a loop of its own, as in a notebook
+                known = _model_names(thread.submit(asyncio.run, self._listed(key, url)).result())
+        except openai.APIConnectionError as error:
+            if _unreachable(error):
+                _raise_unreachable(url, error)
+        except openai.AuthenticationError as error:
+            _raise_refused(self, model, error, ())
+        except (openai.APIError, ValueError, RecursionError):
+            pass  # a server need not list its models; whether it has this one, the first request tells
         return ServedModel(self, model, known)
+
+    async def _listed(self, key: str, url: str) -> object:
+        """Return what the server says of its models."""
+        import openai
+
+        seconds = min(self.timeout, _CONNECT_SECONDS)
+        http = bounded_client(seconds, Budget(seconds, self.total_bytes))
+        async with openai.AsyncOpenAI(
+            api_key=key, base_url=url, timeout=seconds, max_retries=0, http_client=http
+        ) as client:
+            return await client.get("/models", cast_to=object)
 
 
 class ServedModel:
@@ -194,6 +206,7 @@ class ServedModel:
         self._known = known
         self._limit_name = "max_tokens"
         self._omitted = dict.fromkeys(engine.omit)
+        self._budget = Budget(engine.total_timeout, engine.total_bytes)
         self.notices: list[str] = []
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -201,8 +214,8 @@ class ServedModel:
 
         No more than twice `concurrency` requests are taken from the iterable before their completions are yielded. What
         fails for good, after all retries, gives a completion with `error`. Raises ModelError where no request could
-        succeed: a refused key, an unknown model, an empty account, or a server that has gone and is not back when the
-        retries are used up.
+        succeed: a refused key, an unknown model, an empty account, a server that has gone and is not back when the
+        retries are used up, or one that has taken what it may take for all of them together.
         """
         source = iter(requests)
         finished: SimpleQueue[Future[Completion]] = SimpleQueue()
@@ -216,7 +229,11 @@ class ServedModel:
                         future.add_done_callback(finished.put)
                     if not running:
                         return
-                    future = finished.get()
+                    self._budget.check()
+                    try:
+                        future = finished.get(timeout=min(self._budget.left, _LONGEST_WAIT))
+                    except Empty:
+                        continue
                     running.remove(future)
                     yield future.result()
             finally:
@@ -228,6 +245,7 @@ class ServedModel:
 
         An answer that breaks off is a failure, and not asked for again: a part of it has been told.
         """
+        self._budget.check()
         texts: SimpleQueue[str] = SimpleQueue()
         pieces = Pieces()
         with self._session() as submit:
@@ -259,11 +277,11 @@ class ServedModel:
         engine = self._engine
         seconds = openai.Timeout(engine.timeout, connect=min(engine.timeout, _CONNECT_SECONDS))
         client = openai.AsyncOpenAI(
-            api_key=_key(),
+            api_key=own_key(),
             base_url=engine.url,
             timeout=seconds,
             max_retries=engine.max_retries,
-            http_client=bounded_client(engine.timeout),
+            http_client=bounded_client(engine.timeout, self._budget),
         )
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         loop, leave, free = runner.get_loop(), asyncio.Event(), asyncio.Semaphore(engine.concurrency)
@@ -298,12 +316,12 @@ class ServedModel:
                 return (
                     found
                     if found.finish_reason is None
-                    else replace(found, finish_reason=_one_line(found.finish_reason))
+                    else replace(found, finish_reason=one_line(found.finish_reason))
                 )
             except openai.APIStatusError as error:
                 if error.status_code in (401, 402, 403, 404, 405) or error.code == "insufficient_quota":
                     _raise_refused(self._engine, self._model, error, self._known)
-                reason = f"the server answered {error.status_code}: {_said(error)}"
+                reason = f"the server answered {error.status_code}: {said_in(error)}"
             except openai.APIConnectionError as error:
                 if _unreachable(error):
                     _raise_unreachable(self._engine.url, error)
@@ -311,7 +329,7 @@ class ServedModel:
             except UnicodeEncodeError as error:
                 reason = f"the prompt cannot be sent: it holds {error.object[error.start]!r}, which UTF-8 does not have"
             except (ValueError, RecursionError) as error:
-                reason = f"the server's answer cannot be read: {_one_line(str(error))}"
+                reason = f"the server's answer cannot be read: {one_line(str(error))}"
             return Completion(request.id, "", None, seconds=time.perf_counter() - started, error=reason)
 
     def _lost(self, timed_out: bool, error: APIConnectionError) -> str:
@@ -319,7 +337,7 @@ class ServedModel:
         times = f"in {retries + 1} attempts" if retries else "in 1 attempt"
         if timed_out:
             return f"no answer within {self._engine.timeout:g} s {times} (openai.timeout, openai.max_retries)"
-        return f"the connection was lost {times}: {_one_line(str(error.__cause__ or error))}"
+        return f"the connection was lost {times}: {one_line(str(error.__cause__ or error))}"
 
     async def _post(self, client: AsyncOpenAI, request: Request, tell: _Tell | None) -> object:
         """Send a request in the form that the model takes, and return the answer's JSON.
@@ -336,8 +354,8 @@ class ServedModel:
             try:
                 return await self._send(client, body, tell)
             except openai.BadRequestError as error:
-                said = _said(error)
-                left = _left(said, limit)
+                said = said_in(error)
+                left = left_for(said, limit)
                 if left is not None:
                     limit = left
                     self._notice("max_tokens is above what the model's context leaves; it was lowered where needed")
@@ -402,30 +420,13 @@ class ServedModel:
         return {name: value for name, value in body.items() if name not in self._omitted or name in engine.extra_body}
 
 
-def _left(said: str, limit: int) -> int | None:
-    """Return how many tokens the context leaves for an answer, where the server says that `limit` is too many."""
-    context, sent = _CONTEXT.search(said), _INPUT.search(said)
-    if context is None or sent is None:
-        return None
-    left = int(context.group(1).replace(",", "")) - int(sent.group(1).replace(",", ""))
-    return left if 0 < left < limit else None
-
-
 def _check_url(url: str, name: str) -> None:
     """Raise ValueError for what is no base URL, or holds a secret, which the run's record would then show."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{name} must look like http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"{name} must not hold a user name, a password or a query: it is recorded; use {_KEY}")
-
-
-def _key() -> str:
-    """Return the key, or a placeholder. Raises ModelError for one that no header can hold, without showing it."""
-    key = os.environ.get(_KEY, "").strip()
-    if not key.isascii() or not key.isprintable():
-        raise ModelError(f"openai: {_KEY} holds characters that no key has; set it again")
-    return key or _NO_KEY
+        raise ValueError(f"{name} must not hold a user name, a password or a query: it is recorded; use {KEY}")
 
 
 def _model_names(answer: object) -> tuple[str, ...]:
@@ -440,7 +441,7 @@ def _unreachable(error: APIConnectionError) -> bool:
 
 
 def _raise_unreachable(url: str, error: APIConnectionError) -> NoReturn:
-    reason = _one_line(str(error.__cause__)) or "no connection"
+    reason = one_line(str(error.__cause__)) or "no connection"
     remedy = f"start it, or set openai.base_url or {_BASE_URL} to where it is"
     raise ModelError(f"openai: no server at {url} ({reason}): {remedy}") from None
 
@@ -449,7 +450,7 @@ def _raise_refused(engine: OpenAIEngine, model: str, error: APIStatusError, know
     """Raise ModelError for an answer that every other request would get too."""
     status = error.status_code
     if status in (401, 403):
-        remedy = f"set {_KEY} to a key that the server takes"
+        remedy = f"set {KEY} to a key that the server takes"
     elif status in (404, 405):
         other = "completions" if engine.api == "chat" else "chat"
         hint = nearest(model, known) if known and model not in known else ""
@@ -457,30 +458,8 @@ def _raise_refused(engine: OpenAIEngine, model: str, error: APIStatusError, know
     else:
         remedy = "the account has nothing left to spend; mend that and give the same command again"
     raise ModelError(
-        f"openai: {engine.url} answered {status} for {model!r}: {_said(error).rstrip('.')}; {remedy}"
+        f"openai: {engine.url} answered {status} for {model!r}: {said_in(error).rstrip('.')}; {remedy}"
     ) from None
-
-
-def _said(error: APIStatusError) -> str:
-    """Return the server's message on one line, in the forms that servers write it."""
-    body = error.body
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    return _one_line(str(body or "no reason given"))
-
-
-def _without_key(shortened: re.Match[str]) -> str:
-    """Return ``[key]`` for a key without its middle, as in ``sk-ABC...XYZ``, and other words as they are."""
-    key, (head, tail) = _key(), shortened.groups()
-    own = (len(head) > 2 and key.startswith(head)) or (len(tail) > 2 and key.endswith(tail))
-    return "[key]" if own else shortened[0]
-
-
-def _one_line(text: str) -> str:
-    """Return `text` on one line that is safe to print, not too long, and without the key."""
-    text = _SHORTENED.sub(_without_key, text.replace(_key(), "[key]"))
-    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST]).split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 @hookimpl

@@ -5,20 +5,50 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
-#: Bytes that one answer may have.
-MOST_BYTES = 64 << 20
+from harness import limits
+from harness.errors import ModelError
 
 #: Headers that are no longer true of a content that has been read.
 _DECODED = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
-def bounded_client(seconds: float) -> Any:
-    """Return a client for openai's, whose whole answers take `seconds` at most and have `MOST_BYTES` at most.
+class Budget:
+    """What all answers together may take: `seconds` from now on, and `size` bytes."""
 
-    One that takes longer is the time-out that openai's client knows; one that is larger becomes a 413. Streams are
-    bounded by who reads them.
+    def __init__(self, seconds: float, size: int) -> None:
+        self._seconds, self._until = seconds, time.monotonic() + seconds
+        self._size, self._used = size, 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that have come."""
+        self._used += size
+
+    @property
+    def left(self) -> float:
+        """How many seconds are left, at least 0."""
+        return max(0.0, self._until - time.monotonic())
+
+    def check(self) -> None:
+        """Raise ModelError where nothing is left."""
+        if self._used > self._size:
+            spent = f"the server's answers have more than {self._size:,} bytes in all (openai.total_bytes)"
+        elif not self.left:
+            spent = f"the server has had {self._seconds:,g} s in all (openai.total_timeout)"
+        else:
+            return
+        raise ModelError(f"openai: {spent}; what has been answered is kept: give the same command again to go on")
+
+
+def bounded_client(seconds: float, budget: Budget) -> Any:
+    """Return a client for openai's, whose whole answers take `seconds` at most and have `limits.ANSWER` at most.
+
+    What comes is counted in the `budget`.
+
+    One that takes longer is the time-out that openai's client knows; one that is larger becomes a 413. Of streams
+    that is their beginning; the rest is bounded by who reads them.
     """
     import openai
 
@@ -26,11 +56,10 @@ def bounded_client(seconds: float) -> Any:
     send = client.send
 
     async def bounded(request: Any, *, stream: bool = False, **options: Any) -> Any:
-        if stream:
-            return await send(request, stream=True, **options)
         try:
             async with asyncio.timeout(seconds):
-                return await _whole(await send(request, stream=True, **options))
+                begun = await send(request, stream=True, **options)
+                return begun if stream else await _whole(begun, budget)
         except TimeoutError as error:
             library = sys.modules[type(request).__module__.partition(".")[0]]
             raise library.ReadTimeout("the answer did not end", request=request) from error
@@ -39,14 +68,15 @@ def bounded_client(seconds: float) -> Any:
     return client
 
 
-async def _whole(response: Any) -> Any:
+async def _whole(response: Any, budget: Budget) -> Any:
     """Return a response with its content read."""
-    content, status = bytearray(), response.status_code
+    content, status, most = bytearray(), response.status_code, limits.ANSWER.value
     try:
         async for chunk in response.aiter_bytes():
             content += chunk
-            if len(content) > MOST_BYTES:
-                said = {"error": {"message": f"its answer has more than {MOST_BYTES >> 20} MiB"}}
+            budget.take(len(chunk))
+            if len(content) > most:
+                said = {"error": {"message": f"its answer has more than {limits.ANSWER.told} ({limits.ANSWER})"}}
                 content, status = bytearray(json.dumps(said).encode()), 413
                 break
     finally:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness import limits
 from harness.engines.openai_answer import text_in, thought_in, with_thought
-from harness.engines.openai_client import MOST_BYTES
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -18,20 +18,20 @@ async def streamed(
 ) -> object:
     """Send a request, `tell` all of the answer's text so far as it grows, and return the whole answer's JSON.
 
-    It may take `seconds` at most from its first piece to its last, and have `MOST_BYTES` characters. Raises openai's
+    It may take `seconds` at most from its first piece to its last, and have `limits.ANSWER` characters. Raises openai's
     errors where the server refuses, ValueError where the answer breaks off.
     """
     import openai
 
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     events = await client.post(path, cast_to=object, body=asked, stream=True, stream_cls=openai.AsyncStream[object])
-    answer = _Answer()
+    answer, most = _Answer(), limits.ANSWER.value
     try:
         async with events, asyncio.timeout(seconds):
             async for event in events:
                 answer.add(event)
-                if answer.size > MOST_BYTES:
-                    raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+                if answer.size > most:
+                    raise ValueError(f"it has more than {limits.ANSWER.told} ({limits.ANSWER})")
                 tell(answer.text)
     except TimeoutError as error:
         raise ValueError(f"it took more than {seconds:g} s") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from harness import limits
 from harness.calls import blamed, choices_of, examples_of, instruction_of, reads_likelihoods, score
 from harness.config import configured, merged, options_of
 from harness.datasets import DataSource
@@ -22,7 +23,6 @@ from harness.prompts import FormatOptions, format_options
 from harness.registry import Registry
 from harness.respondent import Respondent, choose_engine, make_respondent
 from harness.runs.folder import RUN_FORMAT
-from harness.runs.samples import MOST_SAMPLES
 from harness.statistics import GroupsAre
 from harness.types import DataFile, Example, Generation, PluginSource, Request, described, sample_key
 from harness.version import __version__
@@ -363,8 +363,9 @@ def _check_samples(options: RunOptions, benchmark: Benchmark, respondent: Respon
         raise ConfigError(
             f"samples {asked}: {benchmark.name} is asked at temperature 0, which gives the same each time; {remedy}"
         )
-    if asked * examples > MOST_SAMPLES:
-        raise ConfigError(f"samples {asked}: of {examples:,} examples they are more than the {MOST_SAMPLES:,} of a run")
+    if asked * examples > limits.SAMPLES.value:
+        many = f"{limits.SAMPLES.told} of a run ({limits.SAMPLES})"
+        raise ConfigError(f"samples {asked}: of {examples:,} examples they are more than the {many}")
 
 
 def _seed(seed: object, identifier: str, repeat: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.datasets.rows import unreadable
+from harness.files import open_read
 
 #: So much of a file is looked at to recognise its format.
 _LOOKED_AT = 1 << 20
@@ -22,7 +23,7 @@ _BEFORE = re.compile(r'\s*(?:\{\s*"[^"\\]*"\s*:\s*)?\[\s*(?=\{)')
 def start_of(path: Path) -> bytes:
     """Return the first MiB of a file, unpacked where it is packed with gzip; DataError where it cannot be read."""
     try:
-        with path.open("rb") as stream:
+        with open_read(path, links=True) as stream:
             if path.suffix.lower() != ".gz":
                 return stream.read(_LOOKED_AT)
             with gzip.open(stream) as packed:

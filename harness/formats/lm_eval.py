@@ -6,7 +6,6 @@ a line for each. The ``results_DATE.json`` beside it says which model it was, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from harness.datasets import Row, Rows, read_rows
 from harness.errors import DataError, nearest
+from harness.files import read_json
 from harness.formats.beginnings import first_record
 from harness.formats.values import identifier_of, number_of
 from harness.hookspecs import hookimpl
@@ -153,8 +153,8 @@ def _results(path: Path) -> Mapping[str, Any]:
     """Return what the results of the same evaluation say, or nothing."""
     date = path.name.removesuffix(".jsonl").rpartition("_")[2]
     try:
-        found = json.loads((path.parent / f"results_{date}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path.parent / f"results_{date}.json")
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -18,8 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-#: Turns of loops and calls of macros that one rendering may take, which is a few seconds of work.
-MOST_STEPS = 200_000
+from harness import limits
 
 #: Characters that a template may write beside the texts that it is given, and that any text in between may have.
 MOST_CHARACTERS = 4_000_000
@@ -59,6 +58,8 @@ def render(template: str, given: Mapping[str, Any], size: int) -> str:
 
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Template:
+    if len(template) > limits.TEMPLATE.value:
+        raise TemplateBounds(f"it is larger than {limits.TEMPLATE.told} ({limits.TEMPLATE})")
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters.update(tojson=_tojson, format=_format)
     environment.globals.update(raise_exception=_raise)
@@ -147,8 +148,8 @@ def _without_concat(tree: nodes.Template) -> nodes.Template:
 
 def _step() -> str:
     taken = _steps.get() + 1
-    if taken > MOST_STEPS:
-        raise TemplateBounds(f"it takes more than {MOST_STEPS:,} steps")
+    if taken > limits.STEPS.value:
+        raise TemplateBounds(f"it takes more than {limits.STEPS.told} steps ({limits.STEPS})")
     _steps.set(taken)
     return ""
 

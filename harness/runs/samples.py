@@ -15,15 +15,13 @@ from typing import TypeVar
 
 import msgspec
 
+from harness import limits
 from harness.errors import RunError
 from harness.runs.line_file import encode_record, line_decoder
 from harness.types import Sample
 
 _FIELDS = ("index", "repeat", *(field.name for field in fields(Sample) if field.name not in ("index", "repeat")))
 _START, _REPEAT = b'{"index": ', b' "repeat": '
-
-#: More than any run has: what an index takes of memory stays below 151 MB, whatever a file says.
-MOST_SAMPLES = 1 << 24
 
 T = TypeVar("T")
 
@@ -61,8 +59,8 @@ class SampleIndex:
         self._failed[position] = failed
 
     def _grow(self, position: int) -> None:
-        if not 0 <= position < MOST_SAMPLES:
-            raise ValueError(f"its index is not among the {MOST_SAMPLES:,} that a run may have")
+        if not 0 <= position < limits.SAMPLES.value:  # 151 MB of memory by default, whatever a file says
+            raise ValueError(f"its index is not among the {limits.SAMPLES.told} that a run may have ({limits.SAMPLES})")
         more = max(position + 1 - len(self._place), len(self._place) >> 3)
         self._place.extend(array("q", [-1]) * more)
         self._failed.extend(bytes(more))

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
-from harness.training.parallel import Ranks, join, leave, whole
+from harness.training.parallel import Ranks, join, leave, together, whole
 from harness.training.schedule import learning_rate
 from harness.types import RunInfo
 
@@ -78,21 +78,22 @@ class Job:
 def train(job: Job) -> Path:
     """Run a training, from its beginning or from where it was interrupted, and return the folder with the model.
 
-    SIGTERM and Ctrl-C save after the step under way; the first returns the folder, the second raises
+    SIGTERM, SIGHUP and Ctrl-C save after the step under way; the first two return the folder, the third raises
     KeyboardInterrupt. Raises HarnessError for what cannot be used, and RunError when a step is not finite.
     """
     options = job.options
     if not len(job.rows):
         raise DataError("the data is too small for a single row; give more of it, or shorter rows")
     prepare_process()
-    ranks = join(options.device)
+    with together():
+        ranks = join(options.device)
     _set_determinism(options, ranks)
     dtype = str(weights_dtype(options, ranks.device)).removeprefix("torch.")  # auto is another one on another device
     identity = {**job.identity, "dtype": dtype}
     checkpoints = Checkpoints(
         job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer, kept=options.keep
     )
-    with checkpoints, fastest_kernels(ranks.device):
+    with together(), checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()
         job.prepare(ranks)
         with Signals() as signals:
@@ -385,11 +386,12 @@ class Loop:
 
     def _say(self, text: str) -> None:
         if self.ranks.main:
-            print(text, file=sys.stderr, flush=True)
+            with suppress(OSError):  # a training goes on without the terminal that it was begun in
+                print(text, file=sys.stderr, flush=True)
 
 
 class Signals(AbstractContextManager["Signals"]):
-    """Notes SIGTERM and Ctrl-C instead of dying of them; the next one is taken as it was before.
+    """Notes SIGTERM, SIGHUP and Ctrl-C instead of dying of them; the next one is taken as it was before.
 
     What comes within two seconds of the first is the same: a signal to all processes of a training reaches its ranks
     once from the sender and once more from torchrun.
@@ -401,14 +403,16 @@ class Signals(AbstractContextManager["Signals"]):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:
         if self.caught is None:
             self.caught, self._at = number, time.monotonic()
-            print("saving after this step; once more to stop without", file=sys.stderr, flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print("saving after this step; once more to stop without", file=sys.stderr, flush=True)
         elif time.monotonic() - self._at > 2:
             self._restore()
             signal.raise_signal(number)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: How long a rank waits for the others in one exchange of the training, and while all write a checkpoint. A rank that
 #: died is noticed at once; this is for one that hangs.
 _PATIENCE, _DISK = timedelta(minutes=10), timedelta(hours=2)
+
+#: What libraries say where a rank is not there any more, or does not answer.
+_PARTED = re.compile(r"gloo|nccl|connection (?:closed|reset)|timed? ?out", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,19 @@ def join(device: str) -> Ranks:
         bound = chosen if chosen.type == "cuda" else None
         dist.init_process_group("cpu:gloo,cuda:nccl" if bound else "gloo", timeout=_PATIENCE, device_id=bound)
     return Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in one line, as RunError, what the libraries raise in here because another rank has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        parted = isinstance(error, dist.DistError) or _PARTED.search(str(error))
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not parted:
+            raise
+        remedy = "what it said stands above; give the same command again to go on"
+        raise RunError(f"another rank of this training has ended, or cannot be reached; {remedy}") from error
 
 
 def leave() -> None:

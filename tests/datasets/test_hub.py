@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.datasets import HubFile
+from tests.faults.hostile import Hostile
 from tests.hub_server import HubServer, Repository, StoredFile
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -206,3 +207,19 @@ def test_a_pin_is_checked_when_it_is_written_down(monkeypatch: pytest.MonkeyPatc
         HubFile("owner/sums", "plain.jsonl", COMMIT, "short")
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example/")
     assert HubFile("a/b", "c", "main").url == "http://mirror.example/datasets/a/b/resolve/main/c"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "bounds", "said"),
+    [
+        ("slow-drips-body", {"STALL": "2"}, "nothing came for 2 s (HARNESS_LIMIT_STALL)"),
+        ("slow-endless-body", {"DOWNLOAD": "1MiB"}, "owner/sums cannot be downloaded: "),
+    ],
+)
+def test_a_download_without_headway_or_end_is_given_up(
+    fetch: Fetch, behaviour: str, bounds: dict[str, str], said: str
+) -> None:
+    with Hostile() as url:
+        fetch.environment |= {"HF_ENDPOINT": f"{url}/{behaviour}"}
+        fetch.environment |= {f"HARNESS_LIMIT_{name}": value for name, value in bounds.items()}
+        assert said in fetch("owner/sums", "plain.jsonl", COMMIT)["error"]

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.datasets import Mapped, Row, Rows, read_rows, spans, unpacked
+from harness.datasets import Mapped, Row, Rows, read_rows
 from harness.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
@@ -432,7 +432,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     for name in ("x.jsonl", "x.csv", "x.json", "x.parquet", "x.jsonl.gz", "x.json.zst"):
         assert refusal(tmp_path / name) == f"{name}: cannot be read: No such file or directory"
     (tmp_path / "folder.jsonl").mkdir()
-    assert refusal(tmp_path / "folder.jsonl") == "folder.jsonl: cannot be read: Is a directory"
+    assert refusal(tmp_path / "folder.jsonl") == "folder.jsonl: cannot be read: a folder"
     for name in ("x.txt", "x", "x.gz", "x.parquet.gz"):
         assert refusal(written(tmp_path, name, b"")) == (
             f"{name}: unknown kind of data file; "
@@ -444,18 +444,19 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(unpacked, "FREE", 1 << 20)
+    monkeypatch.setenv("HARNESS_LIMIT_UNPACKED", "1MiB")
     content = b'{"a": "' + bytes([97]) * (4 << 20) + b'"}\n'
     packed = gzip.compress(content) if name.endswith("gz") else pa.compress(content, "zstd", asbytes=True)
     assert refusal(written(tmp_path, name, packed)) == (
-        f"{name}: unpacks to more than 200 times its size; if it is yours, unpack it"
+        f"{name}: unpacks to more than 1 MiB, 200 times its size and more; if it is yours, unpack it "
+        "(HARNESS_LIMIT_UNPACKED)"
     )
 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "MOST_OF_A_LINE", 1 << 20)
+    monkeypatch.setenv("HARNESS_LIMIT_LINE", "1MiB")
     path = written(tmp_path, "x.jsonl", GOOD + b'{"a": "' + b"a" * (2 << 20))
-    assert refusal(path) == "x.jsonl:2: a line of more than 1 MiB, no row"
+    assert refusal(path) == "x.jsonl:2: a line of more than 1 MiB, no row (HARNESS_LIMIT_LINE)"
 
 
 def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
@@ -463,7 +464,7 @@ def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
     try:
-        assert refusal(path) == "x.jsonl: not a regular file; write its content to a file first"
+        assert refusal(path) == "x.jsonl: cannot be read: no regular file; write its content to one first"
     finally:
         os.close(writer)
 

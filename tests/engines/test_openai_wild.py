@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness.engines import openai_client
 from harness.engines.openai import OpenAIEngine
 from harness.types import Message, Prompt
 from tests.completions_server import Call, CompletionsServer, Reply, error, event
@@ -192,10 +191,10 @@ def test_a_streamed_answer_that_trickles_in_ends_with_the_time(server: Completio
 
 
 def test_an_answer_without_an_end_fills_no_memory(server: CompletionsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_client, "MOST_BYTES", 1 << 20)
+    monkeypatch.setenv("HARNESS_LIMIT_ANSWER", "1MiB")
     server.faults = lambda call: Reply(200, [b" " * 65536] * 64) if "1" in str(call.prompt) else None
     found = ask(server, numbered(2))
-    assert found["q/1"].error == "the server answered 413: its answer has more than 1 MiB"
+    assert found["q/1"].error == "the server answered 413: its answer has more than 1 MiB (HARNESS_LIMIT_ANSWER)"
     assert found["q/0"].error is None
 
 

@@ -126,7 +126,7 @@ def lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in found)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_says_how_to_go_on(runs: Runs, number: signal.Signals) -> None:
     process = runs.start("runs")
     while lines(runs.folder / "runs") < 5:

@@ -1,4 +1,5 @@
-/* Ends a process, or fails it, at one of its changes to files below a folder; tests/faults/__main__.py says which. */
+/* Ends a process, fails it, sends it a signal or moves its clock at one of its changes to files below a folder;
+   tests/faults/changes.py says which. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,19 +11,23 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { BEFORE, HALFWAY, AFTER };
+enum { BEFORE, HALFWAY, AFTER, FAIL, SIGNAL, GROUP, CLOCK };
 
 static char folder[PATH_MAX];
-static int wanted, place, failure, counted;
+static int wanted, place, counted;
+static long value, moved;
 
-/* From here on changes below `below` are counted. The change number `number` (none: 0) fails with `error` and so do those
-   behind it, or the process is killed `where` in it. */
-void faults_arm(const char *below, int number, int where, int error) {
+/* From here on changes below `below` are counted. At the change number `number` (none: 0) the process is killed before
+   it, halfway or after; or it fails with the errno `what`, and so do those behind it; or the signal `what` goes to the
+   process or its group; or from there on it is `what` seconds later than it is. */
+void faults_arm(const char *below, int number, int where, long what) {
     snprintf(folder, sizeof folder, "%s", below);
-    wanted = number, place = where, failure = error, counted = 0;
+    wanted = number, place = where, value = what, counted = 0, moved = 0;
 }
 
 int faults_counted(void) { return counted; }
@@ -49,7 +54,7 @@ static int of_file(int file) {
 static int meant(int is_below) {
     if (!is_below) return 0;
     int number = __sync_add_and_fetch(&counted, 1);
-    return wanted && (failure ? number >= wanted : number == wanted);
+    return wanted && (place == FAIL ? number >= wanted : number == wanted);
 }
 
 static void end(void) {
@@ -57,13 +62,19 @@ static void end(void) {
     for (;;) pause();
 }
 
+static void disturb(void) {
+    if (place == CLOCK) moved = value;
+    else syscall(SYS_kill, place == GROUP ? 0 : syscall(SYS_getpid), (int)value);
+}
+
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 #define CHANGE(is_below, half, call)              \
     if (meant(is_below)) {                        \
-        if (failure) { errno = failure; return -1; } \
+        if (place == FAIL) { errno = value; return -1; } \
         if (place == HALFWAY) { half; }           \
         if (place == AFTER) { (void)!(call); }    \
-        end();                                    \
+        if (place <= AFTER) end();                \
+        disturb();                                \
     }                                             \
     return call
 
@@ -114,3 +125,24 @@ static int opened(int (*real)(const char *, int, ...), const char *path, int fla
 
 OPEN(open)
 OPEN(open64)
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = (int)syscall(SYS_clock_gettime, clock, now);
+    if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += moved;
+    return result;
+}
+
+time_t time(time_t *now) {
+    struct timespec found;
+    clock_gettime(CLOCK_REALTIME, &found);
+    if (now) *now = found.tv_sec;
+    return found.tv_sec;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    (void)zone;
+    struct timespec found;
+    clock_gettime(CLOCK_REALTIME, &found);
+    now->tv_sec = found.tv_sec, now->tv_usec = found.tv_nsec / 1000;
+    return 0;
+}

@@ -25,7 +25,7 @@ _TIMED = ("seconds", "tokens_per", "memory", "mfu", "pairs_per")
 class Scenario:
     """A command, given in a copy of `begun`, which has a folder `OUT`; `ended` returns what must be the same after it.
 
-    `ends` are the exit codes of the command where nothing disturbs it.
+    `ends` are the exit codes of the command where nothing disturbs it, `ranks` the processes that it runs in.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Scenario:
     begun: Path
     ended: Callable[[Path], Mapping[str, Any]]
     ends: tuple[int, ...] = (0,)
+    ranks: int = 1
 
 
 def scenarios(folder: Path, run: Callable[[tuple[str, ...], Path], None]) -> list[Scenario]:
@@ -66,6 +67,8 @@ def scenarios(folder: Path, run: Callable[[tuple[str, ...], Path], None]) -> lis
         words = [word for name, value in options.items() for word in ("--set", f"{trainer}.{name}={value}")]
         command = ("train", trainer, "--model", "model", "--out", f"{OUT}/made", *words)
         found.append(Scenario(f"train {trainer}", command, training, _training))
+        if trainer == "sft":
+            found.append(Scenario("train sft, 2 ranks", command, training, _training, ranks=2))
     return found
 
 

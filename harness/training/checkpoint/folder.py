@@ -39,9 +39,10 @@ from typing import Any, BinaryIO, Self
 import msgspec
 import torch
 
+from harness import limits
 from harness.adapted import ADAPTER
 from harness.errors import RunError, first_line
-from harness.files import MOST_RECORD, open_append, read_json
+from harness.files import open_append, read_json
 from harness.models import quiet
 from harness.prompts import CHECKPOINT_FILE
 from harness.training.checkpoint.background import Background, Copies, copies_fit, local_bytes
@@ -130,7 +131,7 @@ class Checkpoints:
         except BlockingIOError as error:
             raise RunError(f"another process is training into {self.folder}") from error
         self._lock.seek(0)
-        found = self._lock.read(MOST_RECORD)
+        found = self._lock.read(limits.RECORD.value)
         saved = (LAST, f"{LAST}.new", PREVIOUS, BEST, f"{BEST}.new", f"{BEST}.old", _DAMAGED)
         kept = any((self.folder / name).exists() for name in saved)
         if found and (kept or not _alike(found, identity)):

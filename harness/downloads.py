@@ -1,0 +1,82 @@
+"""Downloads from a hub that end: given up where nothing comes any more, or too much.
+
+The hub's own client bounds how long it waits for the next bytes, but neither how slowly they trickle in nor how many
+come. So it works in a thread, and what it has stored is looked at from here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from harness import limits
+
+T = TypeVar("T")
+
+#: Seconds between looks at what has been stored.
+_LOOK = 0.5
+
+#: Bytes of memory that a download of a data file or a description may take.
+_MEMORY = 1 << 30
+
+
+class GivenUp(Exception):
+    """A download that is waited for no longer; its text says why."""
+
+
+def watched(fetch: Callable[[], T], repository: str, kind: str, *, most: int | None = None) -> T:
+    """Return what `fetch` does, which downloads files of a `repository` of that `kind` into huggingface_hub's cache.
+
+    Raises GivenUp where nothing has been stored for `limits.STALL` seconds, or more than `most` bytes, and whatever
+    `fetch` raises.
+    """
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE, "--".join([f"{kind}s", *repository.split("/")]))
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(fetch())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="download", daemon=True)  # an executor's is waited for at the end
+    held = _resident()
+    began = size = _stored(folder)
+    since = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK)
+        if (now := _stored(folder)) != size:
+            size, since = now, time.monotonic()
+        if most is not None and size - began > most:
+            raise GivenUp(f"more than {limits.DOWNLOAD.told} came ({limits.DOWNLOAD})")
+        if most is not None and _resident() - held > _MEMORY:  # its client reads answers about files without a bound
+            raise GivenUp("an answer of the hub has no end")
+        if thread.is_alive() and time.monotonic() - since > limits.STALL.value:
+            raise GivenUp(f"nothing came for {limits.STALL.told} s ({limits.STALL})")
+    return outcome.result()
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process takes, 0 where that is not known."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return 0
+
+
+def _stored(folder: Path) -> int:
+    """Return the bytes that have been stored of a repository, whole files and beginnings."""
+    size = 0
+    for path, _, names in os.walk(folder / "blobs"):
+        for name in names:
+            with suppress(OSError):  # is being renamed
+                size += os.lstat(os.path.join(path, name)).st_size
+    return size

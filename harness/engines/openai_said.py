@@ -1,0 +1,62 @@
+"""What servers say beside answers, on one line and without the key; and the key."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+KEY = "OPENAI_API_KEY"
+NO_KEY = "no-key"  # the client insists on one; servers of one's own take any
+
+#: A server's message is quoted up to this many characters.
+_LONGEST = 400
+
+#: What servers write where prompt and answer together would be too long.
+_CONTEXT = re.compile(r"context length is ([\d,]+)", re.IGNORECASE)
+_SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
+_INPUT = re.compile(r"([\d,]+) (?:in the (?:messages|prompt)|input tokens)", re.IGNORECASE)
+
+
+def own_key() -> str:
+    """Return the key, or a placeholder. Raises ModelError for one that no header can hold, without showing it."""
+    found = os.environ.get(KEY, "").strip()
+    if not found.isascii() or not found.isprintable():
+        raise ModelError(f"openai: {KEY} holds characters that no key has; set it again")
+    return found or NO_KEY
+
+
+def left_for(said: str, limit: int) -> int | None:
+    """Return how many tokens the context leaves for an answer, where the server says that `limit` is too many."""
+    context, sent = _CONTEXT.search(said), _INPUT.search(said)
+    if context is None or sent is None:
+        return None
+    left = int(context.group(1).replace(",", "")) - int(sent.group(1).replace(",", ""))
+    return left if 0 < left < limit else None
+
+
+def said_in(error: APIStatusError) -> str:
+    """Return the server's message on one line, in the forms that servers write it."""
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body
+    return one_line(str(body or "no reason given"))
+
+
+def _without_key(shortened: re.Match[str]) -> str:
+    """Return ``[key]`` for a key without its middle, as in ``sk-ABC...XYZ``, and other words as they are."""
+    key, (head, tail) = own_key(), shortened.groups()
+    own = (len(head) > 2 and key.startswith(head)) or (len(tail) > 2 and key.endswith(tail))
+    return "[key]" if own else shortened[0]
+
+
+def one_line(text: str) -> str:
+    """Return `text` on one line that is safe to print, not too long, and without the key."""
+    text = _SHORTENED.sub(_without_key, text.replace(own_key(), "[key]"))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST]).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
