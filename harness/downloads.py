@@ -6,6 +6,7 @@ come. So it works in a thread, and what it has stored is looked at from here.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness import limits
+from harness.errors import ModelError, first_line
 
 T = TypeVar("T")
 
@@ -80,3 +82,54 @@ def _stored(folder: Path) -> int:
             with suppress(OSError):  # is being renamed
                 size += os.lstat(os.path.join(path, name)).st_size
     return size
+
+
+def repository_of(name: str) -> tuple[str, str | None]:
+    """Return the repository and the revision that a hub name stands for."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+@functools.cache
+def model_files(repository: str, revision: str | None, patterns: tuple[str, ...], most: int | None = None) -> Path:
+    """Return the folder of a model's files of these `patterns`, fetched from the hub; at most `most` bytes.
+
+    Raises ModelError for what the hub does not have, does not give, or gives without end.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError as error:
+        raise ModelError(
+            f"{repository}: no such folder, and huggingface_hub is not installed to look for it on the hub: "
+            f"pip install 'posttrain-harness[transformers]'"
+        ) from error
+
+    def fetch() -> str:
+        return str(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+
+    try:
+        return Path(watched(fetch, repository, "model", most=most))
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError
+        raise ModelError(
+            f"{repository}: gated on the Hugging Face hub; ask for access on its page, then run: hf auth login"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{repository}: no such folder, and no such model on the Hugging Face hub (or a private one: hf auth login)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repository}: has no revision {revision!r} on the Hugging Face hub") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{repository}: no such folder here, the Hugging Face hub cannot be reached and nothing is cached; "
+            f"give the model's folder, or run where there is a network: hf download {repository}"
+        ) from error
+    except (HfHubHTTPError, GivenUp, OSError) as error:
+        raise ModelError(f"{repository}: the Hugging Face hub failed ({first_line(error)}); try again") from error

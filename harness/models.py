@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import limits
 from harness.adapted import adapter_base, described, is_adapter, whole
-from harness.downloads import GivenUp, watched
+from harness.downloads import model_files, repository_of
 from harness.errors import ModelError, first_line
 from harness.files import check_values, open_read, read_json
 
@@ -77,7 +77,7 @@ def find_model(model: str) -> ModelFolder:
     if not given:
         if not _HUB_NAME.fullmatch(model):
             raise ModelError(f"{model}: no such folder; give a model folder or a name on the Hugging Face hub")
-        folder = _snapshot(*_repository(model), _DESCRIPTIONS)
+        folder = model_files(*repository_of(model), _DESCRIPTIONS, limits.DOWNLOAD.value)
     if not folder.is_dir():
         raise ModelError(f"{model}: not a folder; give the folder that holds config.json and the weights")
     state = _state(path for path in sorted(folder.iterdir()) if path.exists())
@@ -336,7 +336,7 @@ class ModelFolder:
         _ = self.config  # is checked before anything loads it
         self.check_sizes()
         if not self.given:
-            _snapshot(_repository(self.name)[0], self.path.name, _WEIGHTS)
+            model_files(repository_of(self.name)[0], self.path.name, _WEIGHTS)
         if (self.path / _INDEX).is_file():
             named = self._json(_INDEX).get("weight_map", {})
             shards = sorted({str(shard) for shard in named.values()}) if isinstance(named, dict) else []
@@ -410,7 +410,7 @@ class OnBase:
     def merged(self) -> Path:
         """Return the folder of that model in the cache."""
         if not self.adapter.given:
-            _snapshot(_repository(self.adapter.name)[0], self.adapter.path.name, _WEIGHTS)
+            model_files(repository_of(self.adapter.name)[0], self.adapter.path.name, _WEIGHTS)
         base = self.base.with_weights()
         with quiet():
             return whole(self.adapter.path, base, self.digest, card=_CARD)
@@ -445,54 +445,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _repository(name: str) -> tuple[str, str | None]:
-    """Return the repository and the revision that a hub name stands for."""
-    repository, _, revision = name.partition("@")
-    return repository, revision or None
-
-
-@functools.cache
-def _snapshot(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-    except ImportError as error:
-        raise ModelError(
-            f"{repository}: no such folder, and huggingface_hub is not installed to look for it on the hub: "
-            f"pip install 'posttrain-harness[transformers]'"
-        ) from error
-
-    def fetch() -> str:
-        return str(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
-
-    try:
-        most = limits.DOWNLOAD.value if patterns == _DESCRIPTIONS else None
-        return Path(watched(fetch, repository, "model", most=most))
-    except GatedRepoError as error:  # a kind of RepositoryNotFoundError
-        raise ModelError(
-            f"{repository}: gated on the Hugging Face hub; ask for access on its page, then run: hf auth login"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{repository}: no such folder, and no such model on the Hugging Face hub (or a private one: hf auth login)"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{repository}: has no revision {revision!r} on the Hugging Face hub") from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{repository}: no such folder here, the Hugging Face hub cannot be reached and nothing is cached; "
-            f"give the model's folder, or run where there is a network: hf download {repository}"
-        ) from error
-    except (HfHubHTTPError, GivenUp, OSError) as error:
-        raise ModelError(f"{repository}: the Hugging Face hub failed ({first_line(error)}); try again") from error
 
 
 def _settings(config: Any) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from harness.cli import main
@@ -27,6 +28,10 @@ pytest_plugins = ["harness.testing.fixtures"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.pop("COLUMNS", None)  # pytest-xdist sets it for its workers; what a command prints goes by it
+
+# A loaded machine takes as long as it takes: tests time nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A shell starts what runs in the background with Ctrl-C ignored, and what that starts would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
