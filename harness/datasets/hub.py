@@ -87,6 +87,8 @@ def _reason(hub: HubFile, error: Exception) -> str:
         return f"{hub.repo} cannot be downloaded: {error}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{hub.repo} is not in the hub's cache, and {_why_unreachable(error.__cause__)}"
+    if isinstance(error, RuntimeError) and "client has been closed" in str(error):  # huggingface_hub 1, tried again
+        return f"{hub.repo} is not in the hub's cache, and {_why_unreachable(error.__context__ or error)}"
     if isinstance(error, errors.GatedRepoError):
         return f"{hub.repo} is restricted: accept its terms on the hub and set HF_TOKEN"
     if isinstance(error, errors.RepositoryNotFoundError):
