@@ -33,8 +33,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# A shell starts what runs in the background with Ctrl-C ignored, and what that starts would ignore it too.
+# A shell starts what runs in the background with Ctrl-C ignored, nohup with hanging up, and their children would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

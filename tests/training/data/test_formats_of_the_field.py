@@ -358,7 +358,7 @@ _FILES = sorted((_CASES / "training").glob("*")) if (_CASES / "training").is_dir
 #: What is refused whatever the format, by the words that say why; all others are honoured.
 _REFUSED = {
     "d_kto": "KTO", "d_null": "no 'rejected'", "d_responses": "name the columns", "d_same": "chosen equal to rejected",
-    "data_key": "not a JSON array", "dolly": "name the columns", "empty_output": "the response is empty",
+    "data_key": "not a JSON array", "empty_output": "the response is empty",
     "ends_user": "does not end in a response", "nested": "not an object", "null_output": "no 'output'",
     "num_output": "not text but 3", "oasst_qa": "name the columns", "openai_null_content": "without the name",
     "sharegpt_gpt_first": "where one by 'user' belongs", "text_only": "name the columns",
@@ -388,6 +388,14 @@ def test_the_collected_files_are_honoured_or_one_line(path: Path, folder: Path) 
         assert "\n" not in str(caught.value) and _REFUSED[path.stem] in str(caught.value)
         return
     seen, raw = everything(), path.read_text(encoding="utf-8")
-    for said_once in ("Answer like a pirate.", "Be nice.", "Be brief.", "count: 3", "get_weather", "sunny"):
+    for said_once in (
+        "Answer like a pirate.",
+        "Be nice.",
+        "Be brief.",
+        "count: 3",
+        "get_weather",
+        "sunny",
+        "Ada has 3 apples.",
+    ):
         assert (said_once in raw) == (said_once in seen), said_once
     assert "WRONG ANSWER" not in seen
