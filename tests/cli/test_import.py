@@ -161,6 +161,7 @@ def test_mapped_rows_become_a_run_that_every_command_takes(
 
 
 def test_an_imported_run_is_judged_viewed_and_exported(harness: Command, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
     folder = tmp_path / "data" / "alpaca_eval"
     folder.mkdir(parents=True)
     asked = [{"instruction": f"Name lake {n}.", "dataset": "koala", "output": f"Lake {n}"} for n in range(3)]

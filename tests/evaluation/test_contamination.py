@@ -21,6 +21,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")  # the wheel is tested without
     return make_tiny_model(tmp_path_factory.mktemp("model") / "base", context=256)
 
 

@@ -367,7 +367,7 @@ _REFUSED = {
 
 
 @pytest.mark.skipif(not _FILES, reason="no collected files")
-@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", _FILES, ids=[path.stem for path in _FILES])
 def test_the_collected_files_are_honoured_or_one_line(path: Path, folder: Path) -> None:
     tokenizer = tokenizer_of(folder, TEMPLATE)
     form = find_format("chat")

@@ -66,15 +66,16 @@ MORE: Mapping[str, Mapping[str, Any]] = {
 
 CLASS = "its attention is of a class of its own"
 CARRIES = "its layers carry something from one document of a row to the next"
-#: Family → what is said of it.
+#: Family → what is said of it; some of two things, of which older versions of transformers meet the second first.
 REFUSED = {
     "falcon": CLASS, "gpt_neo": CLASS, "gemma2": r"caps its logits \(final_logit_softcapping=30",
     "vaultgemma": r"caps its logits \(final_logit_softcapping", "nanochat": "caps its logits",
     "gpt_oss": r"attention has sinks \(model.layers.0.self_attn.sinks\)", "mimo_v2_flash": "attention has sinks",
-    "granite_swa": "attention has sinks", "phi": "output layer has a bias", "gptj": "output layer has a bias",
+    "granite_swa": "attention has sinks", "phi": "output layer has a bias", "gptj": f"output layer has a bias|{CLASS}",
     "codegen": "output layer has a bias", "bloom": CARRIES, "stablelm": CARRIES, "nemotron": CARRIES, "xglm": CARRIES,
     "mamba": CARRIES, "rwkv": CARRIES, "jamba": CARRIES, "bamba": CARRIES, "minimax": CARRIES, "lfm2_moe": CARRIES,
-    "recurrent_gemma": "caps its logits", "nemotron_h": CARRIES, "qwen3_next": "several documents .*flash-linear",
+    "recurrent_gemma": "caps its logits", "nemotron_h": CARRIES,
+    "qwen3_next": f"several documents .*flash-linear|{CARRIES}",
     "mpt": "needs more than rows of tokens, such as a mask", "deepseek_v32": "needs more than rows of tokens",
     "doge": "attention has a mask of its own",
 }  # fmt: skip
