@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,7 +121,7 @@ def test_bytes_that_are_not_utf_8_are_a_bad_line(harness: Command, file: Any) ->
     [
         (("chioce", "x"), "unknown parser 'chioce'; did you mean 'choice'?"),
         (("choice", "nowhere.txt"), "cannot read nowhere.txt: No such file or directory"),
-        (("choice", "."), "cannot read .: Is a directory"),
+        (("choice", "."), "cannot read .: a folder"),
         (("choice", "--no-plugin", "choice"), "parser 'choice' from .* cannot be used: disabled"),
     ],
 )
@@ -137,6 +139,16 @@ def test_a_run_s_own_samples_are_read_as_they_were(
     harness("run", "-b", "gsm8k", "-e", "replay", "-m", model, "--data", gsm8k_data, "-o", tmp_path / "runs")
     [samples] = (tmp_path / "runs").rglob("samples.jsonl")
     assert harness("parse", "final-number", samples).out == "7\n\n-5\n3\n"
+
+
+def test_a_pipe_is_read_as_the_shell_gives_it_and_by_name_is_refused(tmp_path: Path) -> None:
+    """A pipe of a name may have no writer, for ever."""
+    command = f"{shlex.quote(sys.executable)} -m harness parse last-number"
+    done = subprocess.run(["bash", "-c", f"{command} <(echo 'It is 42.')"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+    os.mkfifo(tmp_path / "pipe")
+    done = subprocess.run([*shlex.split(command), tmp_path / "pipe"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "no regular file" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_answers_come_out_as_lines_come_in() -> None:
