@@ -358,6 +358,10 @@ class ModelFolder:
 
     def check_sizes(self) -> None:
         """Raise ModelError for a description that is no file, or so large that the libraries would take all memory."""
+        _ = self._sizes_are_right
+
+    @cached_property
+    def _sizes_are_right(self) -> bool:
         for path in sorted(self.path.iterdir()):
             if path.suffix not in _BOUNDED or path.name.startswith(".") or path.is_dir():
                 continue
@@ -376,6 +380,7 @@ class ModelFolder:
             except (OSError, ValueError) as error:
                 said = error.strerror if isinstance(error, OSError) else error
                 raise ModelError(f"{self}: {path.name} cannot be used ({said}); copy it anew") from error
+        return True
 
     def check_vocabulary(self, largest: int) -> None:
         """Raise ModelError where there is no embedding of the token id `largest`, which the tokenizer gives."""

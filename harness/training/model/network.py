@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -131,7 +132,8 @@ def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str
     All its parameters are in `dtype`, but for linear layers that `quantized`, a configuration of transformers', says to
     hold in fewer bits.
     """
-    folder: Path = find_model(model).with_weights()
+    described = find_model(model)
+    folder: Path = described.with_weights()
     from transformers import AutoModelForCausalLM
 
     models: Any = AutoModelForCausalLM  # untyped
@@ -140,8 +142,8 @@ def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str
     try:
         with quiet():
             lm, report = models.from_pretrained(
-                folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True, **more,
+                folder, config=copy.deepcopy(described.transformers_config), dtype=dtype, attn_implementation=attention,
+                trust_remote_code=False, local_files_only=True, output_loading_info=True, **more,
             )  # fmt: skip
     except KeyError as error:
         if error.args != (attention,):
