@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness import limits
-from harness.errors import ModelError, first_line
+from harness.errors import ModelError, first_line, untrusted
 
 T = TypeVar("T")
 
@@ -127,8 +127,9 @@ def model_files(repository: str, revision: str | None, patterns: tuple[str, ...]
     except RevisionNotFoundError as error:
         raise ModelError(f"{repository}: has no revision {revision!r} on the Hugging Face hub") from error
     except LocalEntryNotFoundError as error:
+        reason = f" ({told})" if (told := untrusted(error)) else ""
         raise ModelError(
-            f"{repository}: no such folder here, the Hugging Face hub cannot be reached and nothing is cached; "
+            f"{repository}: no such folder here, the Hugging Face hub cannot be reached{reason} and nothing is cached; "
             f"give the model's folder, or run where there is a network: hf download {repository}"
         ) from error
     except (HfHubHTTPError, GivenUp, OSError) as error:

@@ -68,6 +68,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without its full stop, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+    """Return the first line of an error's message, without its full stop, or its type if it has none.
+
+    >>> first_line(ValueError("Not valid:\\n  the width is 0.\\n  Look it up."))
+    'Not valid: the width is 0'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[1]}"
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def unloadable(error: BaseException) -> str:
+    """Return why transformers could not load weights; of shapes its message tells a setting that nobody has made."""
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other shapes than config.json says"
+    return first_line(error)
+
+
+def untrusted(error: BaseException | None) -> str | None:
+    """Return why an encrypted connection was not trusted, with the remedy, where that is what led to `error`."""
+    while error is not None:
+        said = str(error)
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            reason = said.partition("verify failed: ")[2].partition(" (_ssl")[0].partition("\n")[0]
+            authority = "give the authority that signed it as SSL_CERT_FILE=FILE.pem"
+            return f"its certificate is not trusted here{f' ({reason})' if reason else ''}: {authority}"
+        error = error.__cause__ or error.__context__
+    return None

@@ -82,5 +82,7 @@ STALL = Limit("STALL", 600, of_bytes=False)
 SECONDS = Limit("SECONDS", 30, of_bytes=False)
 #: A chat template.
 TEMPLATE = Limit("TEMPLATE", 1 << 20)
+#: Layers, or experts of a layer, that a model is made of, by its description.
+PARTS = Limit("PARTS", 4096, of_bytes=False)
 #: Turns of loops and calls of macros of a chat template over one conversation.
 STEPS = Limit("STEPS", 200_000, of_bytes=False)

@@ -39,6 +39,9 @@ _WEIGHTS = ("*.safetensors",)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json", "*.spm")
 
+#: How settings are called that say how many parts a network is built of, one by one.
+_PARTS = re.compile(r"(layers?|blocks?|experts?|codebooks?)$")
+
 #: Suffixes of files that the libraries read as a whole, and those files that hold vocabularies.
 _BOUNDED = (".json", ".jinja", ".model")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tekken.json")
@@ -170,12 +173,12 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """What config.json says; ModelError where it would have code fetched from the hub."""
-        if self.gguf is not None:
-            described: dict[str, Any] = self.transformers_config.to_dict()
-            return described
-        config = self._json("config.json")
+        """What config.json says; ModelError where it would have code fetched from the hub, or parts without an end."""
+        config = self._json("config.json") if self.gguf is None else dict(self.transformers_config.to_dict())
         for name, value in _settings(config):
+            if _PARTS.search(name) and isinstance(value, int | float) and value > limits.PARTS.value:
+                most = f"models have at most {limits.PARTS.told} of such ({limits.PARTS})"
+                raise ModelError(f"{self}: config.json gives {name} as {value:,}, and {most}; copy it anew")
             if ("attn_impl" in name or "experts_impl" in name) and _names_a_repository(value):
                 raise ModelError(
                     f"{self}: config.json asks for code of the hub ({name}: {str(value)[:80]!r}), which is not run; "
@@ -233,6 +236,7 @@ class ModelFolder:
                 )
                 tokenizer.encode("a")  # what its files say of lengths and tokens is not looked at before
         except Exception as error:  # the library raises whatever its parsers raise: OSError, KeyError, plain Exception
+            _ = self.transformers_config  # which AutoTokenizer reads, too: what is wrong with it is told as such
             raise ModelError(f"{self}: the tokenizer cannot be loaded ({first_line(error)}); copy it anew") from error
         if not len(tokenizer):
             raise ModelError(f"{self}: the tokenizer's vocabulary is empty; copy it from the base model")

@@ -208,6 +208,24 @@ def test_a_configuration_has_no_code_fetched_from_the_hub(folder: Path, changes:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9}, {"n_layer": 1e9}, {"num_local_experts": 10**6},
+        {"text_config": {"moe_num_experts": 10**5}},
+    ],
+)  # fmt: skip
+def test_a_configuration_names_no_parts_without_an_end(
+    folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ModelError, match="config.json gives .* models have at most 4,096 of such"):
+        find_model(str(folder)).with_weights()
+    monkeypatch.setenv("HARNESS_LIMIT_PARTS", "1000000000")
+    assert find_model(str(folder)).with_weights() == folder
+
+
+@pytest.mark.parametrize(
     ("file", "content", "said"),
     [
         ("config.json", "[" * 100_000, "maximum recursion depth"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import limits
 from harness.downloads import GivenUp, watched
-from harness.errors import DataError
+from harness.errors import DataError, untrusted
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -111,7 +111,7 @@ def _why_unreachable(cause: BaseException | None) -> str:
         return "HF_HUB_OFFLINE is set"
     if isinstance(cause, errors.HfHubHTTPError):
         return f"the hub answered with status {cause.response.status_code}"
-    return f"the hub cannot be reached ({type(cause).__name__})"
+    return f"the hub cannot be reached ({untrusted(cause) or type(cause).__name__})"
 
 
 def _by_hand(hub: HubFile, name: str) -> str:

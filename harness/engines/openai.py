@@ -31,7 +31,7 @@ from harness.engines.openai_client import Budget, bounded_client
 from harness.engines.openai_said import KEY, NO_KEY, left_for, one_line, own_key, said_in
 from harness.engines.openai_stream import streamed
 from harness.engines.streaming import Pieces, settled
-from harness.errors import ConfigError, ModelError, nearest
+from harness.errors import ConfigError, ModelError, nearest, untrusted
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Tokenizer
 from harness.models import find_model
@@ -441,6 +441,8 @@ def _unreachable(error: APIConnectionError) -> bool:
 
 
 def _raise_unreachable(url: str, error: APIConnectionError) -> NoReturn:
+    if (reason := untrusted(error)) is not None:
+        raise ModelError(f"openai: {url}: {reason}") from None
     reason = one_line(str(error.__cause__)) or "no connection"
     remedy = f"start it, or set openai.base_url or {_BASE_URL} to where it is"
     raise ModelError(f"openai: no server at {url} ({reason}): {remedy}") from None

@@ -21,7 +21,7 @@ from harness.engines.batching import Decoder, out_of_memory, release
 from harness.engines.decoding import Row, RowTexts, cache_keyword
 from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.likelihood import Weighed, Weigher
-from harness.errors import ConfigError, ModelError, first_line
+from harness.errors import ConfigError, ModelError, first_line, unloadable
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
 from harness.models import ModelFolder, find_model, quiet
@@ -141,7 +141,7 @@ class TransformersEngine:
         except Exception as error:  # the library and the code of each architecture raise whatever they meet
             if out_of_memory(error):
                 raise ModelError(f"{model}: does not fit into the memory of {device}; try dtype=bfloat16") from error
-            raise ModelError(f"{model}: transformers cannot load it ({first_line(error)})") from error
+            raise ModelError(f"{model}: transformers cannot load it ({unloadable(error)})") from error
         if missing:
             raise ModelError(f"{model}: {len(missing)} weights are missing, such as {missing[0]}; save the model anew")
         return network.eval()

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from harness.errors import ModelError, first_line
+from harness.errors import ModelError, first_line, unloadable
 from harness.models import find_model, quiet
 from harness.training.batch import Batch
 from harness.training.checkpoint.weights import saved_shapes
@@ -152,7 +152,7 @@ def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str
             f"{model}: its attention is of a class of its own, which does not take the kernels here; {ANOTHER}"
         ) from error
     except Exception as error:  # the library raises whatever its parsers raise
-        raise ModelError(f"{model}: cannot be loaded for training ({first_line(error)})") from error
+        raise ModelError(f"{model}: cannot be loaded for training ({unloadable(error)})") from error
     if missing := sorted(report.get("missing_keys")):
         raise ModelError(f"{model}: {len(missing)} weights are missing, such as {missing[0]}; save the model anew")
     if quantized is None:
