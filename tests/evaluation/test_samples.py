@@ -227,7 +227,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, options: Any, said: str) -> 
 
 def test_a_run_may_have_as_many_samples_as_the_limit_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_LIMIT_SAMPLES", str(3 * N))
-    assert evaluate(tmp_path / "3", 3).results.n == N
+    assert evaluate(tmp_path / "3", 3).results.n == 3 * N
     with pytest.raises(HarnessError, match=f"samples 4: of {N} examples they are more than the {3 * N} of a run"):
         evaluate(tmp_path / "4", 4)
 
