@@ -6,6 +6,7 @@ example's failure and no other's; the output is kept, and `harness score` reads 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +57,11 @@ class blamed:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None or isinstance(error, HarnessError):
+        if error is None and not _has_closed_a_stream():
+            return
+        if error is None:
+            raise fault(self._plugin, "it closes standard output or standard error", self._example)
+        if isinstance(error, HarnessError):
             return
         if isinstance(error, overdue.TooLong):
             late = f"it takes more than {overdue.patience():g} s ({limits.SECONDS})"
@@ -79,8 +84,23 @@ class timed(blamed):
     @overdue.leaving
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         overdue.end()
-        if error is not None:
-            super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
+
+
+def _has_closed_a_stream() -> bool:
+    """Tell whether standard output or error is closed, and put something else in its place, so that more can be said.
+
+    It also takes the descriptor, which the next file would get otherwise, and with it whatever a library prints there.
+    """
+    closed = False
+    for name, other in (("stdout", "stderr"), ("stderr", "stdout")):
+        stream = getattr(sys, name)
+        if stream is not None and stream.closed:
+            closed = True
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            rest = getattr(sys, other)
+            setattr(sys, name, nowhere if name == "stdout" or rest is None or rest.closed else rest)
+    return closed
 
 
 def fault(plugin: Any, what: str, example: Example | None = None) -> PluginError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -514,6 +515,30 @@ def test_a_registry_that_is_given_is_the_one_that_comparisons_and_reports_use(tm
         compare(read)
     assert [metric.name for metric in compare(read, registry=registry).benchmarks[0].metrics] == ["accuracy"]
     assert "A title of its own" in "".join(render(read, registry=registry))
+
+
+@pytest.mark.parametrize("odd", ["sys.stdout.close()", "sys.stderr.close()", "sys.stdout.close(); sys.stderr.close()"])
+def test_a_parser_that_closes_what_is_said_fails_that_example_alone(
+    fake_distribution: FakeDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = fake_distribution(
+        "harness-odd",
+        entry_points={"harness.parsers": {"odd": "harness_odd"}},
+        modules={"harness_odd": ODD.format(odd=odd)},
+    )
+    Path("asked.jsonl").write_text("".join(json.dumps({"prompt": f"q{n}", "gold": "1"}) + "\n" for n in range(3)))
+    Path("outputs.jsonl").write_text("".join(json.dumps({"output": text}) + "\n" for text in ("1", "odd", "2")))
+    words = ["run", "-b", "asked.jsonl", "--set", "prompts.parser=odd", "-e", "replay", "-m", "outputs.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words, "--run-dir", "run"], check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = "parser 'odd' from harness-odd 1.0, example 'asked-0001': it closes standard output or standard error"
+    results = json.loads(Path("run", "results.json").read_text())
+    assert said == results["failed"]["reasons"][0]["reason"] and results["metrics"]["odd"]["accuracy"]["n"] == 2
+    assert (said in done.stderr + done.stdout) == (";" not in odd)
 
 
 @pytest.mark.parametrize(("at_import", "code"), [("import os; os._exit(0)", 2), ("import sys; sys.exit(0)", 2)])
