@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,11 +254,22 @@ def _json_array(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     yield b"[]\n" if separator == b"[\n  " else b"\n]\n"
 
 
+def _runs_within(folder: Path) -> str:
+    """Return what to give in the place of a folder that is no run and holds some, as the folder of a model does."""
+    with suppress(OSError):
+        for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
+            runs = sorted(path.parent for path in folder.glob(f"{depth}/{RUN}") if not path.parent.name.startswith("."))
+            if runs:
+                return f", but runs are in it; give {folder / depth}, or one such as {runs[-1]}"
+    return ""
+
+
 def _read_json(path: Path, meaning: str) -> dict[str, Any]:
     try:
         content = read_json(path)
     except FileNotFoundError as error:
-        raise RunError(f"no {path}: {meaning}") from error
+        within = _runs_within(path.parent) if path.name == RUN else ""
+        raise RunError(f"no {path}: {meaning}{within}") from error
     except OSError as error:
         raise cannot_read(path, error) from error
     except ValueError as error:

@@ -230,7 +230,9 @@ def test_names_cannot_steer_a_terminal_or_a_page(harness: Command, two: list[Pat
 def test_what_does_not_fit_is_one_line(harness: Command, two: list[Path], tmp_path: Path) -> None:
     check_one_line(harness("compare", two[0]), "nothing to compare: no two runs are of the same benchmark .gsm8k.")
     check_one_line(harness("compare", *two, "--metric", "acc"), "no run has a metric 'acc'")
-    check_one_line(harness("compare", two[0], tmp_path), "no .*run.json: not a run folder")
+    check_one_line(
+        harness("compare", two[0], tmp_path), "not a run folder, but runs are in it; give .*, or one such as"
+    )
     check_one_line(harness("compare", two[0], tmp_path / "none"), "no .*none/run.json: not a run folder")
     (two[1] / "results.json").write_text("{")
     check_one_line(harness("compare", *two), "cannot read .*results.json")

@@ -155,7 +155,7 @@ def test_an_unfinished_run_can_be_looked_at(harness: Command, base: Path) -> Non
         (["--parser", "final-numbr"], "the run has no parser 'final-numbr'; did you mean 'final-number'"),
         (["--judge", "j"], "the run has no judge 'j'"),
         (["--lost"], "no sample can be lost: .* which no judge is asked about"),
-        (["none"], "no none/run.json: not a run folder"),
+        (["none"], "no none/run.json: not a run folder$"),
         (["one", "--flipped", "two"], "--flipped two and one are two runs; give one"),
     ],
 )
