@@ -158,15 +158,16 @@ def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer, place: Place = "firs
             token = controls.tokens[number]
             between += piece.text[start : match.start()]
             between = between.lstrip() if strip else between
-            ids += _text_ids(between.rstrip() if token.lstrip else between, tokenizer, place)
+            ids += text_ids(between.rstrip() if token.lstrip else between, tokenizer, place)
             ids.append(number)
             place = "behind"
             between, start, strip = "", match.end(), token.rstrip
         between += piece.text[start:]
-    return ids + _text_ids(between.lstrip() if strip else between, tokenizer, place)
+    return ids + text_ids(between.lstrip() if strip else between, tokenizer, place)
 
 
-def _text_ids(text: str, tokenizer: Any, place: Place) -> list[int]:
+def text_ids(text: str, tokenizer: Any, place: Place) -> list[int]:
+    """Return the ids of a text in such a place, in which nothing is a control token."""
     if not text:
         return []
     backend = getattr(tokenizer, "backend_tokenizer", None)
