@@ -110,7 +110,9 @@ def make_plan(engine: str, model: Path, given: argparse.Namespace, count: int) -
     """Return the plan of the run, as `harness run` makes it."""
     pairs = []
     if engine == "vllm":
-        pairs += [f"vllm.{name}={json.dumps(value)}" for name, value in settings(model, given).items()]
+        own = settings(model, given)
+        own |= {f"engine_args.{name}": value for name, value in own.pop("engine_args", {}).items()}
+        pairs += [f"vllm.{name}={json.dumps(value)}" for name, value in own.items()]
     else:
         pairs += ["transformers.dtype=float32"]
     flags = {
