@@ -121,6 +121,15 @@ def begin(tokenizer: Tokenizer) -> tuple[int, ...]:
     return (bos,) if bos is not None and _adds(tokenizer, bos) else ()
 
 
+def end_of(tokenizer: Any) -> int | None:
+    """Return the id of the token that ends a text that is learned: as the model's files say, else the tokenizer's EOS.
+
+    See `harness.models.ModelFolder.tokenizer`.
+    """
+    found: int | None = getattr(tokenizer, "taught_end", tokenizer.eos_token_id)
+    return found
+
+
 def one_bos(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
     """Give `ids` exactly one BOS if the template wrote any, or if the tokenizer is made to add one."""
     bos = tokenizer.bos_token_id

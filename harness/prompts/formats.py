@@ -20,7 +20,7 @@ from harness.errors import ConfigError, ModelError, PromptError, nearest
 from harness.interfaces import Tokenizer
 from harness.prompts.chat import ANOTHER, ChatTemplate, chat_template, under
 from harness.prompts.documents import Document, Parts, Turns, chat_parts, document, response_pieces
-from harness.prompts.encoding import Piece, encode, encode_all, one_bos
+from harness.prompts.encoding import Piece, encode, encode_all, end_of, one_bos
 from harness.prompts.files import read_prompt, shipped_prompts
 from harness.prompts.shared import Shared
 from harness.prompts.shots import spaced
@@ -320,9 +320,9 @@ class PromptFormat:
 
 
 def _end(tokenizer: Any) -> int:
-    if tokenizer.eos_token_id is None:
+    if (end := end_of(tokenizer)) is None:
         raise ModelError("the tokenizer has no end token, so no model could learn to stop; set its eos_token")
-    return int(tokenizer.eos_token_id)
+    return end
 
 
 def checked(prompt_format: PromptFormat, place: str) -> PromptFormat:
