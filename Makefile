@@ -89,7 +89,7 @@ $(TOOLS_VENV)/ready: $(LOCKS) locks/dev.txt
 	touch $@
 
 test-tools: $(TOOLS_VENV)/ready
-	$(TOOLS_VENV)/bin/python -m pytest -q tests/evaluation/test_import_real.py
+	$(TOOLS_VENV)/bin/python -m pytest -q tests/evaluation/test_import_real.py tests/evaluation/test_likelihood_real.py
 
 # Build the wheel, install it in an empty environment, and test it away from the checkout.
 wheel: $(VENV)/ready

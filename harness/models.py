@@ -220,6 +220,8 @@ class ModelFolder:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded quietly and without executing any code of the folder.
 
+        Its `taught_end` is the id of the token that ends what a training learns: its EOS, or where the model's files
+        name others and not that, the first of them. All of these are `stop_ids`, and other tools stop at the named.
         Raises ModelError if there is none, it cannot be read, or transformers is not installed.
         """
         if self.gguf is None and not any(found for pattern in _TOKENIZERS for found in self.path.glob(pattern)):
@@ -241,6 +243,8 @@ class ModelFolder:
         if not len(tokenizer):
             raise ModelError(f"{self}: the tokenizer's vocabulary is empty; copy it from the base model")
         tokenizer.clean_up_tokenization_spaces = False  # Llama 3 asks for it: text would lose spaces, or a warning come
+        own, named = tokenizer.eos_token_id, [each for each in self._named_ends if 0 <= each < len(tokenizer)]
+        tokenizer.taught_end = named[0] if named and own not in named else own
         return tokenizer
 
     @cached_property
@@ -251,16 +255,21 @@ class ModelFolder:
         turn with another token than the tokenizer's EOS, and name it in one of these files only.
         """
         end: Any = self.tokenizer.eos_token_id
-        ids = set() if end is None else {int(end)}
+        return tuple(sorted({*self._named_ends, *([] if end is None else [int(end)])}))
+
+    @cached_property
+    def _named_ends(self) -> list[int]:
+        """The ids of end tokens that generation_config.json and config.json name, in their order."""
+        ids = list[int]()
         for config in (self._json("generation_config.json"), self.config):
             for part in (config, _text_part(config)):
                 given = part.get("eos_token_id")
                 for one in given if isinstance(given, list) else [given]:
                     if type(one) is int:
-                        ids.add(one)
+                        ids.append(one)
                     elif one is not None:
                         raise ModelError(f"{self}: eos_token_id {str(one)[:80]!r} is no token's number; mend the file")
-        return tuple(sorted(ids))
+        return ids
 
     @cached_property
     def context(self) -> int | None:

@@ -109,7 +109,7 @@ class Respondent:
         prompt = self.format.render(instruction, self.tokenizer, system, history)
         if choices is None or self.tokenizer is None:
             return Request(identifier, prompt, generation, index)
-        continuations = self.format.continuations(instruction, self.tokenizer, choices, system, history)
+        continuations = self.format.continuations(instruction, self.tokenizer, choices, system, history, prompt)
         return Request(identifier, prompt, generation, index, continuations=continuations)
 
     @property

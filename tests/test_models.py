@@ -139,6 +139,10 @@ def test_stop_tokens_come_from_the_tokenizer_and_both_configurations(folder: Pat
     assert find_model(described(folder, {"eos_token_id": 7}, {"eos_token_id": [9, 5]})).stop_ids == (end, 5, 7, 9)
     assert find_model(described(folder, {"eos_token_id": None}, {})).stop_ids == (end,)
     assert find_model(described(folder, {"text_config": {"eos_token_id": [8]}}, {})).stop_ids == (end, 8)
+    assert find_model(described(folder, {"eos_token_id": 7}, {"eos_token_id": [9, end]})).tokenizer.taught_end == end
+    assert find_model(described(folder, {"eos_token_id": 7}, {"eos_token_id": [9, 5]})).tokenizer.taught_end == 9
+    assert find_model(described(folder, {"eos_token_id": 7}, {"eos_token_id": 10**6})).tokenizer.taught_end == 7
+    assert find_model(described(folder, {}, {})).tokenizer.taught_end == end
     (folder / "generation_config.json").write_text("[1]")
     with pytest.raises(ModelError, match="generation_config.json is not a JSON object"):
         _ = find_model(str(folder)).stop_ids

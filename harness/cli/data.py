@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from harness.cli.options import warn
+from harness.cli.options import prompt_options, said_of_prompts, warn
 
 if TYPE_CHECKING:
     from harness.prompts import PromptFormat
@@ -32,6 +32,7 @@ def command() -> None:
 @click.option("--sample", type=click.IntRange(min=0), default=10, show_default=True, help="How many examples.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draw.")
 @click.option("--prompt-format", metavar="NAME", help="Over the model's: a shipped format or a .prompt file.")
+@prompt_options
 @click.option("--columns", metavar="NAMES", help="Such as prompt=q,response=a; of pairs, prompt=q,chosen=a,rejected=b.")
 @click.option("--loss", type=click.Choice(["responses", "all"]), default="responses", show_default=True)
 @click.option(
@@ -49,6 +50,9 @@ def look(
     sample: int,
     seed: int,
     prompt_format: str | None,
+    system: str | None,
+    template: str | None,
+    pairs: tuple[str, ...],
     columns: str | None,
     loss: str,
     learn: Learn,
@@ -72,7 +76,7 @@ def look(
 
     folder = find_model(model)
     tokenizer = folder.tokenizer
-    choice = training_format(model, prompt_format, tokenizer)
+    choice = training_format(model, prompt_format, tokenizer, said_of_prompts(system, template, pairs))
     names = named_columns(columns)
     if holds_pairs(files, names):
         shown = _pairs(files, names, choice.format, tokenizer, loss, on_bad_rows)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.options import prompt_options, said_of_prompts
+
 if TYPE_CHECKING:
     from harness.training.data.packing import Loss
     from harness.training.data.texts import BadRows
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("-m", "--model", required=True, metavar="DIR", help="Folder of the model, or a name on the hub.")
 @click.option("--loss", type=click.Choice(["responses", "all"]), default="responses", show_default=True)
 @click.option("--prompt-format", metavar="NAME", help="Over the model's: a shipped format or a .prompt file.")
+@prompt_options
 @click.option("--columns", metavar="NAMES", help="Such as prompt=q,response=a.")
 @click.option("--on-bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", help="Or leave them out.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda.")
@@ -27,6 +30,9 @@ def command(
     model: str,
     loss: Loss,
     prompt_format: str | None,
+    system: str | None,
+    template: str | None,
+    pairs: tuple[str, ...],
     columns: str | None,
     on_bad_rows: BadRows,
     device: str,
@@ -47,7 +53,7 @@ def command(
 
     found: Losses = measure_loss(
         files, model, loss=loss, columns=named_columns(columns), prompt_format=prompt_format, on_bad_rows=on_bad_rows,
-        device=device,
+        device=device, said=said_of_prompts(system, template, pairs),
     )  # fmt: skip
     click.echo(loss_table(found))
     if documents is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from harness.prompts import FormatOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +28,10 @@ def plugin_names(*kinds: str) -> Complete:
     return complete
 
 
+_SYSTEM = click.option("--system", metavar="TEXT|FILE", help="System message.")
+
+_TEMPLATE = click.option("--template", metavar="NAME", help="Which of the model's several chat templates.")
+
 _MODEL = (
     click.option(
         "-m", "--model", metavar="MODEL", help="Checkpoint folder, hub name, server's model, or outputs.jsonl."
@@ -37,8 +44,8 @@ _MODEL = (
         help="vllm, transformers, openai, replay.  [default: auto]",
     ),
     click.option("--prompt-format", metavar="NAME", help="Over the checkpoint's: a shipped format or a .prompt file."),
-    click.option("--system", metavar="TEXT|FILE", help="System message."),
-    click.option("--template", metavar="NAME", help="Which of the model's several chat templates."),
+    _SYSTEM,
+    _TEMPLATE,
     click.option(
         "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="An option, or a plugin's: gsm8k.split=train."
     ),
@@ -174,6 +181,31 @@ def model_options(function: F) -> F:
     for option in reversed(_MODEL):
         function = option(function)
     return function
+
+
+def prompt_options(function: F) -> F:
+    """Add the options that say how texts are rendered, for commands that run no engine; see `said_of_prompts`."""
+    pairs = click.option(
+        "--set",
+        "pairs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An argument of it: chat_template.enable_thinking=false.",
+    )
+    return _SYSTEM(_TEMPLATE(pairs(function)))
+
+
+def said_of_prompts(system: str | None, template: str | None, pairs: Iterable[str]) -> FormatOptions:
+    """Return what `prompt_options` say; ConfigError for another table than ``chat_template``, and what does not fit."""
+    from harness.config import assignments
+    from harness.errors import ConfigError
+    from harness.prompts import format_options
+
+    table = assignments(pairs)
+    arguments = table.pop("chat_template", {})
+    for name in table:
+        raise ConfigError(f"--set {name}: only arguments of the chat template are set here (chat_template.NAME=VALUE)")
+    return format_options(system, template, arguments)
 
 
 def evaluation_options(function: F) -> F:

@@ -15,16 +15,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
+from harness.engines import vllm_likelihood as likelihood
 from harness.engines.detokenizing import Detokenizer
 from harness.engines.streaming import settled, without_bytes
 from harness.engines.thinking import Thoughts
+from harness.engines.vllm_likelihood import Part
 from harness.errors import first_line
 from harness.types import SCORED, Continuation, FinishReason, Generation
 
@@ -94,9 +96,10 @@ class Finished(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """A request on its way, of whose parts so many are `left`; `end` is what is known of its end.
+    """A request on its way, of whose answers from vLLM so many are `left`; `end` is what is known of its end.
 
-    `before` are the tokens up to the limit of its thoughts, and those that close these, once they are there.
+    `parts` are what is asked for its continuations, by number. `before` are the tokens up to the limit of its thoughts,
+    and those that close these, once they are there.
     """
 
     request: Submitted
@@ -104,6 +107,7 @@ class _Open:
     left: int
     end: Finished
     logprobs: list[float]
+    parts: Sequence[Part]
     before: list[int] = field(default_factory=list)
     tables: list[Mapping[str, float]] = field(default_factory=list)
 
@@ -204,42 +208,39 @@ class _StepLoop:
                 error=f"a prompt of {len(request.token_ids)} tokens does not fit a context of {limit}: "
                 "raise vllm.max_model_len if the model allows it, or shorten the prompt",
             )
-        parts: dict[str, tuple[Sequence[int], Any]] = {}
+        found = self._opened(request)
+        names = list[str]()
         try:
-            parts.update(self._parts(request))
-            for name, (ids, sampling) in parts.items():
-                self._engine.add_request(name, tokens_input(list(ids)), sampling)
+            if request.generated:
+                names.append(str(request.key))
+                self._engine.add_request(names[0], tokens_input(list(request.token_ids)), self._first(request))
+            for number, part in enumerate(found.parts):
+                names.append(f"{request.key}/{number}")
+                asked = likelihood.sampling(part, apart=_apart(request))
+                self._engine.add_request(names[-1], tokens_input(list(part.ids)), asked)
         except (ValueError, VLLMValidationError) as error:  # what vLLM raises for a request that it cannot run
-            self._engine.abort_request([*parts])
+            self._engine.abort_request(names[:-1])
             return Finished(request.key, error=f"vLLM refuses the request: {_message(error)}")
-        logprobs = [0.0] * len(request.continuations)
-        end = Finished(request.key, finish_reason=SCORED, completion_tokens=0)
-        self._open[request.key] = _Open(request, time.perf_counter(), len(parts), end, logprobs)
+        self._open[request.key] = found
         return None
 
-    def _parts(self, request: Submitted) -> Iterator[tuple[str, tuple[Sequence[int], Any]]]:
-        """Yield what vLLM is asked, by the name under which: the key, alone and with each continuation's number.
+    def _opened(self, request: Submitted) -> _Open:
+        parts = [*likelihood.parts(request.continuations, apart=_apart(request))]
+        end = Finished(request.key, finish_reason=SCORED, completion_tokens=0)
+        logprobs = [0.0] * len(request.continuations)
+        return _Open(request, time.perf_counter(), len(parts) + request.generated, end, logprobs, parts)
 
-        The last token of a continuation of one token is sampled, with no other to choose from, since a prompt whose
-        tokens' log-probabilities are wanted is read as a whole, whatever the prefix cache has of it.
-        """
-        if request.generated:
-            limit = request.generation.thinking_tokens
-            first = (
-                request.generation
-                if limit is None
-                else replace(request.generation, max_tokens=limit, thinking_tokens=None)
-            )
-            yield str(request.key), (request.token_ids, self._sampling(first, request.streamed))
-        for number, each in enumerate(request.continuations):
-            ids = each.token_ids
-            single = len(ids) - each.start == 1
-            asked = (ids[:-1], _one_of([ids[-1]])) if single else (ids, _read())
-            yield f"{request.key}/{number}", asked
+    def _first(self, request: Submitted) -> Any:
+        """Return how to sample a completion, or what comes of it up to the limit of its thoughts."""
+        generation, limit = request.generation, request.generation.thinking_tokens
+        if limit is not None:
+            generation = replace(generation, max_tokens=limit, thinking_tokens=None)
+        return self._sampling(generation, request.streamed)
 
     def abort(self) -> None:
         """Drop every unfinished request."""
-        self._engine.abort_request([name for each in self._open.values() for name, _ in self._parts(each.request)])
+        parts = [f"{key}/{number}" for key, each in self._open.items() for number in range(len(each.parts))]
+        self._engine.abort_request([*map(str, self._open), *parts])
         self._open.clear()
 
     def step(self) -> Iterable[Finished | Grown]:
@@ -252,7 +253,8 @@ class _StepLoop:
             if output.finished:
                 seconds = time.perf_counter() - found.started
                 if number:
-                    found.logprobs[int(number)] = _logprob(found.request.continuations[int(number)], output)
+                    if not self._weighed(found, int(number), output):
+                        continue
                 elif self._goes_on(found, output.outputs[0]):
                     continue
                 else:
@@ -264,6 +266,20 @@ class _StepLoop:
             elif not number:
                 ids = [*found.before, *output.outputs[0].token_ids]
                 yield Grown(found.request.key, self._words.settled(found.request, ids))
+
+    def _weighed(self, found: _Open, number: int, output: Any) -> bool:
+        """Note the log-probabilities that a part asks for; where the prefix cache has hidden some, ask again."""
+        part = found.parts[number]
+        given = likelihood.logprobs(part, output)
+        if given is None:
+            from vllm.inputs import tokens_input
+
+            asked = likelihood.sampling(part, apart=_apart(found.request), cached=False)
+            self._engine.add_request(f"{found.request.key}/{number}", tokens_input(list(part.ids)), asked)
+            return False
+        for place, value in zip(part.numbers, given, strict=True):
+            found.logprobs[place] = value
+        return True
 
     def _goes_on(self, found: _Open, output: Any) -> bool:
         """Ask for the rest of a completion that has come to the limit of its thoughts, closed if they are open."""
@@ -305,30 +321,9 @@ class _StepLoop:
         return end._replace(thought_tokens=thoughts)
 
 
-def _one_of(tokens: list[int]) -> Any:
-    """Return how to sample one token of `tokens`, with its log-probability among all."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    final = RequestOutputKind.FINAL_ONLY
-    return SamplingParams(max_tokens=1, temperature=0, logprobs=1, allowed_token_ids=tokens, output_kind=final)
-
-
-def _read() -> Any:
-    """Return how to have a prompt's own log-probabilities; one token must be sampled behind it."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY)
-
-
-def _logprob(continuation: Continuation, output: Any) -> float:
-    """Return the log-probability of a continuation from vLLM's output of its part."""
-    ids, start = continuation.token_ids, continuation.start
-    if len(ids) - start == 1:
-        return float(output.outputs[0].logprobs[0][ids[-1]].logprob)
-    places = zip(output.prompt_logprobs[start:], ids[start:], strict=True)
-    return sum(float(place[token].logprob) for place, token in places)
+def _apart(request: Submitted) -> bool:
+    """Whether the likeliest tokens are asked for beside continuations."""
+    return request.generated and bool(request.generation.logprobs)
 
 
 class _Words:

@@ -2,7 +2,7 @@
 
 from harness.prompts.choice import CHECKPOINT_FILE, Choice, choose_format, read_checkpoint_file
 from harness.prompts.documents import NO_EXTRAS, Document, Extras, Turns
-from harness.prompts.encoding import encode
+from harness.prompts.encoding import encode, end_of
 from harness.prompts.files import prompt_folder, read_prompt, shipped_prompts
 from harness.prompts.formats import (
     NO_OPTIONS,
@@ -29,6 +29,7 @@ __all__ = [
     "Turns",
     "choose_format",
     "encode",
+    "end_of",
     "find_format",
     "format_names",
     "format_options",

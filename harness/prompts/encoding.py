@@ -121,6 +121,15 @@ def begin(tokenizer: Tokenizer) -> tuple[int, ...]:
     return (bos,) if bos is not None and _adds(tokenizer, bos) else ()
 
 
+def end_of(tokenizer: Any) -> int | None:
+    """Return the id of the token that ends a text that is learned: as the model's files say, else the tokenizer's EOS.
+
+    See `harness.models.ModelFolder.tokenizer`.
+    """
+    found: int | None = getattr(tokenizer, "taught_end", tokenizer.eos_token_id)
+    return found
+
+
 def one_bos(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
     """Give `ids` exactly one BOS if the template wrote any, or if the tokenizer is made to add one."""
     bos = tokenizer.bos_token_id
@@ -158,15 +167,16 @@ def _guarded(pieces: Sequence[Piece], tokenizer: Tokenizer, place: Place = "firs
             token = controls.tokens[number]
             between += piece.text[start : match.start()]
             between = between.lstrip() if strip else between
-            ids += _text_ids(between.rstrip() if token.lstrip else between, tokenizer, place)
+            ids += text_ids(between.rstrip() if token.lstrip else between, tokenizer, place)
             ids.append(number)
             place = "behind"
             between, start, strip = "", match.end(), token.rstrip
         between += piece.text[start:]
-    return ids + _text_ids(between.lstrip() if strip else between, tokenizer, place)
+    return ids + text_ids(between.lstrip() if strip else between, tokenizer, place)
 
 
-def _text_ids(text: str, tokenizer: Any, place: Place) -> list[int]:
+def text_ids(text: str, tokenizer: Any, place: Place) -> list[int]:
+    """Return the ids of a text in such a place, in which nothing is a control token."""
     if not text:
         return []
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -20,8 +20,9 @@ from harness.errors import ConfigError, ModelError, PromptError, nearest
 from harness.interfaces import Tokenizer
 from harness.prompts.chat import ANOTHER, ChatTemplate, chat_template, under
 from harness.prompts.documents import Document, Parts, Turns, chat_parts, document, response_pieces
-from harness.prompts.encoding import Piece, encode, encode_all, one_bos
+from harness.prompts.encoding import Piece, encode, encode_all, end_of, one_bos
 from harness.prompts.files import read_prompt, shipped_prompts
+from harness.prompts.shared import Shared
 from harness.prompts.shots import spaced
 from harness.types import Choices, Continuation, Message, Prompt
 
@@ -157,38 +158,57 @@ class PromptFormat:
         choices: Choices,
         system: str | None = None,
         history: tuple[Message, ...] = (),
+        prompt: Prompt | None = None,
     ) -> tuple[Continuation, ...]:
-        """Return the texts of `choices` as they continue the prompt that `render` makes.
+        """Return the texts of `choices` as they continue the `prompt` that `render` makes of the same.
 
         The border is where lm-evaluation-harness has it: prompt and text are encoded together, white space at the end
         of what is given belongs to the text, and the text's ids are those behind as many as what is given has alone.
         Raises PromptError where an id reaches across the border so that nothing is left, and as `render` does.
         """
-        encode_with = self._continued(instruction, tokenizer, self._system(system), history, choices.lead)
-        given = encode_with(None)
+        prompt = prompt or self.render(instruction, tokenizer, system, history)
+        encode_with = self._continued(prompt, instruction, tokenizer, self._system(system), history, choices.lead)
+        given = encode_with("", True)
         found = []
         for answer, text in choices.texts.items():
-            behind = encode_with(text)[len(given) :]
+            behind = encode_with(text, False)[len(given) :]
             if not behind:
                 raise PromptError(f"the tokenizer joins {text!r} to what stands before it; {ANOTHER}")
             found.append(Continuation(answer, text, (*given, *behind), len(given)))
         return tuple(found)
 
     def _continued(
-        self, instruction: str, tokenizer: Tokenizer, system: str | None, history: tuple[Message, ...], lead: str
-    ) -> Callable[[str | None], tuple[int, ...]]:
-        """Return a function from a text to the ids of prompt, `lead` and text; of None to those of what is given."""
-        if self.single_turn:
-            prompt = spaced(self.text(under(system, instruction)), lead)
-            return lambda text: encode(prompt.rstrip() if text is None else spaced(prompt, text), tokenizer)
-        template = self._chat(tokenizer)
-        messages = template.placed((*history, Message("user", instruction)), system)
-        rendered = template.render(messages)
+        self,
+        prompt: Prompt,
+        instruction: str,
+        tokenizer: Tokenizer,
+        system: str | None,
+        history: tuple[Message, ...],
+        lead: str,
+    ) -> Callable[[str, bool], tuple[int, ...]]:
+        """Return a function from a text to the ids of prompt, `lead` and text, if bare without white space at the end.
 
-        def ids(text: str | None) -> tuple[int, ...]:
-            behind = lead if text is None else spaced(lead, text)
-            more = [Piece(behind)] if behind else []
-            return one_bos(template.encode(messages, rendered, more, bare=text is None), tokenizer)
+        What they have in common with the prompt is not encoded again where that can be known to give the same.
+        """
+        shared = Shared(prompt.text, prompt.token_ids or (), tokenizer)
+
+        def behind(text: str) -> str:
+            if self.single_turn:
+                return spaced(spaced(prompt.text, lead), text)[len(prompt.text) :]
+            return spaced(lead, text)
+
+        def whole(more: str, bare: bool) -> tuple[int, ...]:
+            if self.single_turn:
+                return encode((prompt.text + more).rstrip() if bare else prompt.text + more, tokenizer)
+            template = self._chat(tokenizer)
+            messages = template.placed((*history, Message("user", instruction)), system)
+            pieces = [Piece(more)] if more else []
+            return one_bos(template.encode(messages, prompt.text, pieces, bare=bare), tokenizer)
+
+        def ids(text: str, bare: bool) -> tuple[int, ...]:
+            more = behind(text)
+            joined = prompt.text + more
+            return shared.ids(joined.rstrip() if bare else joined) or whole(more, bare)
 
         return ids
 
@@ -300,9 +320,9 @@ class PromptFormat:
 
 
 def _end(tokenizer: Any) -> int:
-    if tokenizer.eos_token_id is None:
+    if (end := end_of(tokenizer)) is None:
         raise ModelError("the tokenizer has no end token, so no model could learn to stop; set its eos_token")
-    return int(tokenizer.eos_token_id)
+    return end
 
 
 def checked(prompt_format: PromptFormat, place: str) -> PromptFormat:

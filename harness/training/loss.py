@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from harness.errors import DataError
 from harness.models import find_model
+from harness.prompts import NO_OPTIONS, FormatOptions
 from harness.statistics.ratio import clustered_ratio
 from harness.training.batch import Batch
 from harness.training.data.packing import IGNORE, DocumentRows, Loss
@@ -94,8 +95,9 @@ def measure_loss(
     prompt_format: str | None = None,
     on_bad_rows: BadRows = "refuse",
     device: str = "auto",
+    said: FormatOptions = NO_OPTIONS,
 ) -> Losses:
-    """Return the losses of a model on texts, in the prompt format that a training would take.
+    """Return the losses of a model on texts, in the prompt format that a training would take where that is `said`.
 
     Raises ConfigError, DataError or ModelError for what cannot be read, asked or loaded.
     """
@@ -105,7 +107,7 @@ def measure_loss(
 
     folder = find_model(model)
     tokenizer: Any = folder.tokenizer
-    form = training_format(model, prompt_format, tokenizer).format
+    form = training_format(model, prompt_format, tokenizer, said).format
     texts = read_texts(files, columns=columns, on_bad_rows=on_bad_rows, fits=fitting(form, tokenizer))
     tokens = tokenize(texts, form, tokenizer, cache=cache_folder())
     folder.check_vocabulary(tokens.largest)

@@ -118,6 +118,49 @@ def test_named_columns_and_other_formats(harness: Command, model: Path, tmp_path
     assert "<|begin_of_text|>|W" in done.out
 
 
+TEMPLATES = {
+    "default": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ mood or 'calm' }} ",
+    "short": "{% for m in messages %}{{ m.content }}\n{% endfor %}> ",
+}
+
+
+def test_what_is_said_of_prompts_is_shown_as_it_is_trained_and_measured(
+    harness: Command, data: Path, tmp_path: Path
+) -> None:
+    model = make_tiny_model(tmp_path / "chat")
+    tokenizer = find_model(str(model)).tokenizer
+    tokenizer.chat_template = {name: placed(text) for name, text in TEMPLATES.items()}
+    tokenizer.save_pretrained(model)
+    words = ["data", "look", data, "-m", model, "--sample", 5, "--seq-length", 256]
+    shown = harness(*words, "--system", "Be kind.", "--set", "chat_template.mood=gay")
+    assert shown.code == 0, shown.err
+    assert "system: Be kind.\nuser: Name a colour.\ngay ⟦Blue." in rendered(shown.out)
+    assert "Name a colour.\n> ⟦Blue." in rendered(harness(*words, "--template", "short").out)
+    refused = harness(*words, "--set", "seq_length=3")
+    assert refused.code == 2 and "only arguments of the chat template are set here" in refused.err
+    measured = ["loss", data, "-m", model, "--device", "cpu", "--on-bad-rows", "skip"]
+    losses = [
+        harness(*measured),
+        harness(*measured, "--set", "chat_template.mood=gay"),
+        harness(*measured, "--system", "s"),
+    ]
+    assert {each.code for each in losses} == {0} and len({each.out for each in losses}) == 3
+
+
+def rendered(out: str) -> str:
+    return out.replace("  │ ", "").replace("|", "").replace("⏎\n", "\n")
+
+
+def placed(before: str) -> str:
+    """Return a template that writes an answer behind what it writes before one."""
+    head, loop, tail = before.partition("{% for m in messages %}")
+    said, end, asking = tail.partition("{% endfor %}")
+    return (
+        f"{head}{loop}{{% if m.role == 'assistant' %}}{asking}{{{{ m.content }}}}{{% else %}}{said}{{% endif %}}{end}"
+        + ("{% if add_generation_prompt %}" + asking + "{% endif %}")
+    )
+
+
 def test_annotated_rows_of_a_csv_are_counted_by_how_they_fail(harness: Command, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "annotated.csv"
     rows = [("1", "Name a colour.", "Blue, I\nthink.", "none"), ("2", 'Say "no".', "Yes, sir.", "late, wrong")]

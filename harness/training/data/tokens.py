@@ -30,7 +30,7 @@ import numpy.typing as npt
 from harness.datasets import file_sha256
 from harness.errors import ConfigError, DataError
 from harness.files import cache_root
-from harness.prompts import PromptFormat
+from harness.prompts import PromptFormat, end_of
 from harness.training.data.texts import Fits, Reading, Text, Texts
 
 #: Raised when the same inputs would give other ids than before, or would be refused.
@@ -266,7 +266,7 @@ def _contents(text: Text) -> Iterator[int]:
 
 def _border_fault(text: Text, tokenizer: Any) -> str | None:
     """Return what is wrong with a text that spells out the tokens that are put around every document, or None."""
-    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    begin, end = tokenizer.bos_token, tokenizer.convert_ids_to_tokens(end_of(tokenizer))
     for how, name, found in (
         ("prompt begins", begin, text.prompt.startswith),
         ("response begins", begin, text.response.startswith),
@@ -289,7 +289,7 @@ def _in_memory(texts: Texts, prompt_format: PromptFormat, tokenizer: Any) -> Tok
         texts.counts,
         tally.separate,
         tally.empty,
-        int(tokenizer.eos_token_id),
+        end_of(tokenizer) or 0,
         weights=texts.weights,
         gaps=_pairs(tally.gaps),
         readings=texts.readings,
@@ -314,7 +314,7 @@ def _written(entry: Path, texts: Texts, prompt_format: PromptFormat, tokenizer: 
         written = (np.load(aside / f"{name}.npy", mmap_mode="r") for name in ("offsets", "prompts", "gaps"))
         ids = np.memmap(aside / "ids.bin", np.int32, mode="r") if tally.lengths else np.zeros(0, np.int32)
         known = (_content_digest(ids, *written), int(ids.max(initial=-1)))
-        facts = _Facts(texts.counts, tally.separate, tally.empty, tokenizer.eos_token_id, known, texts.readings)
+        facts = _Facts(texts.counts, tally.separate, tally.empty, end_of(tokenizer) or 0, known, texts.readings)
         (aside / "facts.json").write_text(json.dumps(msgspec.to_builtins(facts)), encoding="utf-8")
         if entry.exists():  # damaged, or it would have been read
             shutil.rmtree(entry)
@@ -369,7 +369,7 @@ def _key(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, cache: Path)
         "rows": [texts.learn, texts.on_bad_rows, texts.empty and texts.on_bad_rows == "skip"],
         "prompt format": [prompt_format.name, prompt_format.digest],
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "special": [tokenizer.bos_token, tokenizer.eos_token, tokenizer.all_special_tokens, tokenizer.chat_template],
+        "special": [tokenizer.bos_token, end_of(tokenizer), tokenizer.all_special_tokens, tokenizer.chat_template],
         "libraries": [version("tokenizers"), version("transformers")],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -321,7 +321,7 @@ def test_a_system_message_stands_before_the_instruction_where_there_is_no_place_
 
 def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
     tokenizer: Any = find_model(str(make_tiny_model(tmp_path))).tokenizer
-    tokenizer.eos_token = None
+    tokenizer.eos_token = tokenizer.taught_end = None
     with pytest.raises(ModelError, match="the tokenizer has no end token"):
         find_format("alpaca_sft").document("a", "b", tokenizer)
 

@@ -51,6 +51,29 @@ def same(one: Tokens, other: Tokens) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ids", "offsets", "prompts"))
 
 
+@pytest.mark.parametrize("name", ["plain", "alpaca_sft", "chat"])
+def test_the_end_that_is_taught_is_one_that_the_models_files_name(data: Path, tmp_path: Path, name: str) -> None:
+    """transformers reads the end of some GGUF files as the token that begins a turn."""
+    template = "{% for m in messages %}<|pad|>{{ m.role }}\n{{ m.content }}<|end_of_text|>\n{% endfor %}"
+    template += "{% if add_generation_prompt %}<|pad|>assistant\n{% endif %}"
+    model = make_tiny_model(tmp_path / "model", chat_template=template)
+    expected = encode(data, model, tmp_path / "cache", name)
+    for path in (model / "tokenizer_config.json", model / "special_tokens_map.json"):
+        if path.exists():
+            path.write_text(path.read_text().replace('"eos_token": "<|end_of_text|>"', '"eos_token": "<|pad|>"'))
+    folder = find_model(str(model))
+    assert folder.tokenizer.eos_token == "<|pad|>"  # as its file says
+    tokens = encode(data, model, tmp_path / "cache", name)
+    assert same(tokens, expected) and tokens.end == expected.end
+    ends = {tokens.document(number).tolist()[-1] for number in range(len(tokens))}
+    assert ends == {tokens.end} and folder.tokenizer.decode([*ends]) == "<|end_of_text|>"
+    named = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
+    assert named == tokens.end and ends < {*folder.stop_ids}
+    spelled = write(tmp_path / "b.jsonl", [{"prompt": "a", "response": "b<|end_of_text|>"}])
+    with pytest.raises(DataError, match="the response ends with '<.end_of_text.>'"):
+        encode(spelled, model, None, name)
+
+
 def test_documents_lie_one_behind_the_other(data: Path, model: Path) -> None:
     tokens, tokenizer = encode(data, model, None), find_model(str(model)).tokenizer
     prompt_format = find_format("alpaca_sft")
