@@ -112,13 +112,10 @@ def train(job: Job) -> Path:
 def make_optimizer(network: Network, options: TrainingOptions) -> Optimizer:
     """Return the optimizer that the options ask for, over all parameters that are trained."""
     named = list(network.lm.named_parameters())
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("eps", "weight_decay", "moments", "offload")}
     if options.optimizer == "rmsprop":
-        return RMSprop(
-            named, alpha=options.alpha, eps=options.eps, weight_decay=options.weight_decay, moments=options.moments
-        )
-    return AdamW(
-        named, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, moments=options.moments
-    )
+        return RMSprop(named, alpha=options.alpha, **shared)
+    return AdamW(named, betas=options.betas, **shared)
 
 
 class Loop:
