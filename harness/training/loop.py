@@ -34,6 +34,7 @@ from harness.training.metrics import Metrics, draw_curves, duration, means, peak
 from harness.training.model.attention import fastest_kernels
 from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
+from harness.training.offload import refuse_offload
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, join, leave, together, whole
@@ -110,8 +111,12 @@ def train(job: Job) -> Path:
 
 
 def make_optimizer(network: Network, options: TrainingOptions) -> Optimizer:
-    """Return the optimizer that the options ask for, over all parameters that are trained."""
+    """Return the optimizer that the options ask for, over all parameters that are trained.
+
+    Raises ConfigError where a part of its state is to lie in the host's memory and cannot.
+    """
     named = list(network.lm.named_parameters())
+    refuse_offload(options, named)
     shared: dict[str, Any] = {name: getattr(options, name) for name in ("eps", "weight_decay", "moments", "offload")}
     if options.optimizer == "rmsprop":
         return RMSprop(named, alpha=options.alpha, **shared)

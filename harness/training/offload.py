@@ -7,12 +7,21 @@ copied to and fro, numbers are the same to the bit, and a step takes longer by w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from harness.errors import ConfigError
+from harness.training.model.memory import HOST_SHARE, free_memory, states
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from harness.training.options import TrainingOptions
 
 
 def offloaded(sizes: Mapping[str, int], share: float) -> set[str]:
@@ -33,7 +42,26 @@ def offloaded(sizes: Mapping[str, int], share: float) -> set[str]:
 
 def on_host(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     """Return zeros like a parameter in the host's memory, where the parameter's GPU reaches them."""
+    import torch
+
     return torch.zeros(parameter.shape, dtype=dtype, pin_memory=parameter.is_cuda)
+
+
+def refuse_offload(options: TrainingOptions, named: Sequence[tuple[str, Tensor]]) -> None:
+    """Raise ConfigError where the options want state of these parameters on the host and it cannot lie there."""
+    trained = [parameter for _, parameter in named if parameter.requires_grad]
+    if not options.offload or not trained or not trained[0].is_cuda:  # a CPU has it in its memory anyway
+        return
+    asked = f"offload={options.offload:g}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{asked} is for one GPU; several shard the optimizer's state: give offload=0")
+    needed = options.offload * sum(one.numel() * states(options, one.element_size()) for one in trained)
+    free = free_memory()
+    if free is not None and needed > HOST_SHARE * free:
+        raise ConfigError(
+            f"{asked} keeps {needed / 2**30:.1f} GiB of the optimizer's state on the host, which may take "
+            f"{HOST_SHARE:.0%} of the {free / 2**30:.1f} GiB that are free there; give a smaller share, or lora_rank=16"
+        )
 
 
 def is_away(state: Tensor, device: torch.device) -> bool:

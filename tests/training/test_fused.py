@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.training.optim import AdamW, Optimizer, RMSprop, _seed
 from harness.training.offload import mixed, offloaded
+from harness.training.optim import AdamW, Optimizer, RMSprop, _seed
 from harness.training.parallel import sent
 
 

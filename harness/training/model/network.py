@@ -164,7 +164,7 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    recompute_activations(network.layers, options.recompute)
+    recompute_activations(network.layers, options.recompute, narrow=3 * options.lora_rank)  # of q, k and v together
     compiles = ranks.device.type == "cuda" if options.compile == "auto" else options.compile
     if compiles:
         from torch._inductor import config as inductor
