@@ -444,7 +444,7 @@ def prepare_process() -> None:
     """Set how a GPU's memory is handed out, and where compiled code is kept, unless the user has; before it is used."""
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # fragments cost an 8B model 2 GiB
-    folder = cache_folder().parent / "compiled"
+    folder = cache_folder().parent / "compiled" / f"torch-{torch.__version__}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
