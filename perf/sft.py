@@ -122,12 +122,22 @@ def chat_lengths(count: int) -> list[int]:
 
 
 def run_ours(
-    rows: Any, microbatch: int, batch: int, steps: int, layers: int | None, size: str = "8B", **more: Any
+    rows: Any,
+    microbatch: int,
+    batch: int,
+    steps: int,
+    layers: int | None,
+    size: str = "8B",
+    **more: Any,
 ) -> dict[str, float]:
-    """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first."""
+    """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first.
+
+    With ``apart`` adapters are multiplied by themselves, not with the layers that they stand beside.
+    """
     from harness.interfaces import TrainingRun
     from harness.training.checkpoint.folder import TrainingProgress
     from harness.training.loop import Job, Loop, Signals, make_optimizer, prepare_process
+    from harness.training.model import network as network_module
     from harness.training.model.adapters import adapter_config, add_adapter
     from harness.training.model.attention import fastest_kernels, implementation
     from harness.training.model.float8 import to_float8
@@ -136,6 +146,7 @@ def run_ours(
     from harness.training.parallel import join
     from harness_sft.trainer import nll
 
+    apart = more.pop("apart", False)
     options = TrainingOptions(
         batch_size=batch, microbatch_size=microbatch, epochs=1000, log_every=10**6, warmup=2, **more
     )
@@ -153,6 +164,8 @@ def run_ours(
         to_float8(network.lm, options)
     if options.lora_rank:
         add_adapter(network.lm, adapter_config(options), torch.bfloat16, seed=0)
+    if apart:
+        vars(network_module)["join_layers"] = lambda decoder: 0
     network = prepared(network, options, ranks)
     job = Job(TrainingRun("", Path("."), {}), options, nll, rows, None, rows.isolated, None, {}, {})
     nothing: Any = None
