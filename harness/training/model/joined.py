@@ -59,26 +59,26 @@ def product(input: Tensor, matrix: Tensor, scale: float, pairs: Sequence[Tensor]
     gradients reach the input and these.
     """
     rows = input.reshape(-1, input.shape[-1])
-    found: tuple[Tensor, ...] = _Product.apply(rows, matrix, scale, *pairs)  # type: ignore[no-untyped-call]
-    return tuple(each.view(*input.shape[:-1], each.shape[-1]) for each in found)
+    found: Tensor = _Product.apply(rows, matrix, scale, *pairs)  # type: ignore[no-untyped-call]
+    return torch.split(found.view(*input.shape[:-1], len(matrix)), [len(second) for second in pairs[1::2]], -1)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, matrix: Tensor, scale: float, *pairs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, rows: Tensor, matrix: Tensor, scale: float, *pairs: Tensor) -> Tensor:
         sizes, ranks = [len(second) for second in pairs[1::2]], [len(first) for first in pairs[::2]]
         firsts = torch.cat([*pairs[::2], rows.new_zeros(matrix.shape[1] - rows.shape[1] - sum(ranks), rows.shape[1])])
         wide = torch.cat([rows, rows @ firsts.t()], 1)
         ctx.save_for_backward(wide, matrix, firsts)  # not the rows: they would be kept beside their copy
         ctx.scale, ctx.sizes, ctx.ranks = scale, sizes, ranks
-        return torch.split(wide @ matrix.t(), sizes, 1)
+        return wide @ matrix.t()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         wide, matrix, firsts = ctx.saved_tensors
         width, ranks = firsts.shape[1], ctx.ranks
         rows, inner = wide[:, :width], wide[:, width:]
-        towards = torch.cat(gradients, 1)
+        [towards] = gradients
         behind = towards @ matrix[:, width:]
         back = towards @ matrix[:, :width] + behind @ firsts
         seconds = [

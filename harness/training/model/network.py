@@ -173,7 +173,8 @@ def compile_layers(layers: nn.ModuleList, **more: Any) -> None:
 
     inductor.deterministic = True  # kernels chosen by timing them would round otherwise in another process
     # What adapted layers of one input leave each other is gone at the end of a pass, recomputed or not.
-    dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+    if hasattr(dynamo, "skip_fwd_side_effects_in_bwd_under_checkpoint"):  # else such layers run uncompiled
+        dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     for layer in layers:
         layer.compile(dynamic=False, **more)
 
