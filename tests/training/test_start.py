@@ -19,7 +19,11 @@ import torch
 from torch import nn
 from harness.training.model.network import compile_layers
 
-layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3))
+class Layer(nn.Linear):
+    def forward(self, input):
+        return super().forward(input).tanh()
+
+layers = nn.ModuleList(Layer(8, 8) for _ in range(3))
 compile_layers(layers)
 with torch.no_grad():
     value = torch.ones(2, 8)
