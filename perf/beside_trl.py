@@ -82,6 +82,9 @@ class Bench:
 
     def _measure(self, name: str, steps: int, layers: int) -> None:
         """Print one measurement as a line of JSON."""
+        from harness.training.loop import prepare_process
+
+        prepare_process()  # before CUDA is used
         rank = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(rank)
         rate = matmul_rate()
@@ -157,15 +160,16 @@ def random_model(layers: int | None, attention: str, device: str = "cuda", size:
     return model
 
 
-def words_tokenizer() -> Any:
-    """Return a tokenizer of the words w0 to w128255, the last 256 of which are special tokens."""
+def words_tokenizer(size: int = 128_256) -> Any:
+    """Return a tokenizer of so many words, w0, w1, …, of which the last 256 are for special tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(128_256)}, unk_token="w0"))
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     make: Any = PreTrainedTokenizerFast
-    return make(tokenizer_object=words, bos_token="w128000", eos_token="w128001", pad_token="w128001")
+    first = size - 256
+    return make(tokenizer_object=words, bos_token=f"w{first}", eos_token=f"w{first + 1}", pad_token=f"w{first + 1}")
 
 
 def clock() -> tuple[Any, list[float]]:

@@ -54,6 +54,7 @@ def main() -> None:
     from harness.models import find_model
     from harness.testing.tiny import make_tiny_model
     from harness.training.checkpoint import background
+    from harness.training.model import memory
     from harness.training.optim import AdamW
     from harness.training.options import TrainingOptions
     from harness.training.parallel import join
@@ -71,8 +72,8 @@ def main() -> None:
     print(f"{count / 1e6:,.0f}M parameters in {model.lm.dtype} on {ranks.device}")
     with tempfile.TemporaryDirectory(dir=given.out) as folder:
         tokenizer = find_model(str(make_tiny_model(Path(folder) / "tokenizer"))).tokenizer
-        for name, free in (("beside", background.free_memory), ("waiting", lambda: 0)):
-            background.free_memory = free
+        for name, free in (("beside", memory.free_memory), ("waiting", lambda: 0)):
+            vars(background)["free_memory"] = free
             waits, writes = measure(Path(folder) / name, model, optimizer, ranks, tokenizer, given.saves)
             print(f"{name}: training waits {waits:.3f} s a save; it is written in {writes:.2f} s after that")
 

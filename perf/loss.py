@@ -122,6 +122,8 @@ def compare(lm: Any, kind: str, tokens: Tokens, ranks: Ranks, rounds: int, batch
         spans["transformers"].append(span)
     count = len(tokens.ids)
     rates = {name: count / statistics.median(each) for name, each in spans.items()}
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    print(json.dumps({"name": "compiled", "graphs": graphs}), flush=True)
     for name, each in spans.items():
         print(json.dumps({"name": name, "tok_s": rates[name], "seconds": each, "tokens": count}), flush=True)
     error = float(np.max(np.abs(found / expected - 1)))

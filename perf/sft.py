@@ -3,7 +3,8 @@
     python perf/sft.py [--only NAME …] [--steps N] [--layers L] [--gpus N]
 
 Each row runs in a process of its own, one after the other, on the same GPU: 512-token rows and 16,384 tokens a step,
-once as CS336's assignment sets it (microbatch 2), once at each side's best, and once with activations recomputed; then
+once as CS336's assignment sets it (microbatch 2), once at each side's best, and with activations recomputed, "auto" as
+``memory = "auto"`` chooses for the GPU; then
 chat-like lengths of up to 2,048 tokens, packed into rows of that, and padded to the longest of four: by the same loop
 (in steps of 128 tokens, so that compiled layers meet few widths) and by TRL. Ours is `harness.training.loop.Loop.step`,
 whole: exact fp32 masters, clipping, the test for steps that are not finite, one line of metrics at the end. TRL keeps
@@ -44,6 +45,7 @@ OURS: dict[str, tuple[int, str]] = {
     "ours 32 x 1": (32, "none"),
     "ours 32 x 1 selective": (32, "selective"),
     "ours 32 x 1 full": (32, "full"),
+    "ours auto": (32, "auto"),
 }
 #: name → how matrices are multiplied, at 32 x 1
 FLOAT8: dict[str, str] = {"ours 32 x 1 float8": "tensorwise", "ours 32 x 1 float8 rowwise": "rowwise"}
@@ -56,7 +58,7 @@ TRL: dict[str, tuple[int, bool, bool, bool]] = {
 }
 #: name → (packed, rows a step)
 CHAT: dict[str, tuple[bool, int]] = {"chat packed 4 x 2": (True, 8), "chat padded 4 x 8": (False, 32)}
-CHECKS = ("loss",)
+CHECKS = ("loss", "offload")
 
 #: (ours, theirs, the ratio to reach)
 RATIOS = [
@@ -66,6 +68,7 @@ RATIOS = [
     ("ours 32 x 1 float8", "ours 32 x 1", 1.2),
     ("ours 32 x 1 float8", "TRL + Liger 16 x 2", 1.25),
     ("ours 32 x 1 full", "TRL + Liger 32 x 1 checkpointing", 1.05),
+    ("ours auto", "ours 32 x 1 full", 0.9),
     ("chat packed 4 x 2", "chat padded 4 x 8", 1.8),
     ("chat packed 4 x 2", "chat padded TRL + Liger 4 x 8", 1.8),
 ]
@@ -119,12 +122,22 @@ def chat_lengths(count: int) -> list[int]:
 
 
 def run_ours(
-    rows: Any, microbatch: int, batch: int, steps: int, layers: int | None, size: str = "8B", **more: Any
+    rows: Any,
+    microbatch: int,
+    batch: int,
+    steps: int,
+    layers: int | None,
+    size: str = "8B",
+    **more: Any,
 ) -> dict[str, float]:
-    """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first."""
+    """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first.
+
+    With ``apart`` adapters are multiplied by themselves, not with the layers that they stand beside.
+    """
     from harness.interfaces import TrainingRun
     from harness.training.checkpoint.folder import TrainingProgress
     from harness.training.loop import Job, Loop, Signals, make_optimizer, prepare_process
+    from harness.training.model import network as network_module
     from harness.training.model.adapters import adapter_config, add_adapter
     from harness.training.model.attention import fastest_kernels, implementation
     from harness.training.model.float8 import to_float8
@@ -133,18 +146,26 @@ def run_ours(
     from harness.training.parallel import join
     from harness_sft.trainer import nll
 
+    apart = more.pop("apart", False)
     options = TrainingOptions(
         batch_size=batch, microbatch_size=microbatch, epochs=1000, log_every=10**6, warmup=2, **more
     )
     prepare_process()
     ranks = join("cuda")
     options = replace(options, batch_size=batch * ranks.world)
+    told: dict[str, Any] = {}
+    if options.memory == "auto":
+        choice = chosen(options, rows, layers, size, ranks)
+        options = choice.of(options)
+        told = {**choice.record(), "estimated_gib": choice.memory.total, "offloaded_gib": choice.offloaded}
     kind = implementation("auto", ranks.device, torch.bfloat16, rows.isolated)
     network = Network(random_model(layers, kind, size=size))
     if options.float8 != "none":
         to_float8(network.lm, options)
     if options.lora_rank:
         add_adapter(network.lm, adapter_config(options), torch.bfloat16, seed=0)
+    if apart:
+        vars(network_module)["join_layers"] = lambda decoder: 0
     network = prepared(network, options, ranks)
     job = Job(TrainingRun("", Path("."), {}), options, nll, rows, None, rows.isolated, None, {}, {})
     nothing: Any = None
@@ -160,7 +181,21 @@ def run_ours(
             tokens.append(loop.progress.tokens - before)
     loop.tell(0.0)
     rates = [count / span for count, span in zip(tokens, seconds, strict=True)][WARM:]
-    return {**spread(rates), "seconds": statistics.median(seconds[WARM:]), "first": seconds[0]}
+    told["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    return {**spread(rates), "seconds": statistics.median(seconds[WARM:]), "first": seconds[0], **told}
+
+
+def chosen(options: Any, rows: Any, layers: int | None, size: str, ranks: Any) -> Any:
+    """Return what ``memory = "auto"`` chooses."""
+    from harness.training.model.choice import MARGIN, Ways
+    from harness.training.model.memory import HOST_SHARE, Shape
+    from harness.training.plan import free_gib, host_gib
+
+    ways = Ways(Shape.of(shape(layers, size)), options, lambda count: count * rows.width, 2, ranks.world)
+    found = ways.fastest(MARGIN * free_gib(ranks.device, ranks.world), HOST_SHARE * host_gib())
+    if found is None:
+        raise SystemExit("nothing fits this GPU")
+    return found
 
 
 def spread(rates: Sequence[float]) -> dict[str, float]:
@@ -245,12 +280,36 @@ def check_loss() -> dict[str, float]:
     }
 
 
+def check_offload() -> dict[str, float]:
+    """Hold an optimizer whose state lies on the host against one that has it beside the weights, bit by bit."""
+    from harness.training.optim import AdamW
+
+    shapes, ended, spans = [(4096, 4096)] * 24 + [(4096,)] * 8, [], {}
+    for share in (0.0, 0.1, 0.5, 1.0):
+        draw = torch.Generator("cuda").manual_seed(0)
+        weights = [(0.02 * torch.randn(each, device="cuda", generator=draw)).bfloat16() for each in shapes]
+        parameters = [torch.nn.Parameter(each) for each in weights]
+        optimizer = AdamW([(str(place), one) for place, one in enumerate(parameters)], offload=share)
+        for _ in range(4):
+            for one in parameters:
+                one.grad = torch.randn(one.shape, device="cuda", generator=draw).bfloat16()
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            optimizer.step(1e-3, 0.5, True)
+            torch.cuda.synchronize()
+            spans[f"offload_{share:g}_ms"] = 1000 * (time.perf_counter() - began)
+        ended.append([*(one.detach() for one in parameters), *(one.cuda() for one in optimizer.state.values())])
+    equal = all(torch.equal(*both) for other in ended[1:] for both in zip(ended[0], other, strict=True))
+    state = sum(one.nbytes for one in optimizer.state.values())
+    return {"equal": float(equal), "state_gib": state / 2**30, **spans}
+
+
 def work(name: str, steps: int, layers: int) -> dict[str, float]:
     """Return what the measurement called `name` finds."""
     from harness.training.model.memory import Shape
 
-    if name == "loss":
-        return check_loss()
+    if name in CHECKS:
+        return check_loss() if name == "loss" else check_offload()
     rows, batch = RandomRows(WIDTH, [[WIDTH]] * 4096, isolated=False), STEP_TOKENS // WIDTH
     if name in TRL:
         microbatch, checkpointing, liger, chat = TRL[name]
@@ -258,7 +317,8 @@ def work(name: str, steps: int, layers: int) -> dict[str, float]:
         found = run_trl(lengths, microbatch, batch, steps, layers, checkpointing=checkpointing, liger=liger)
     elif name in OURS:
         microbatch, recompute = OURS[name]
-        found = run_ours(rows, microbatch, batch, steps, layers, recompute=recompute)
+        more = {"memory": "auto"} if recompute == "auto" else {"recompute": recompute}
+        found = run_ours(rows, microbatch, batch, steps, layers, **more)
     elif name in FLOAT8:
         found = run_ours(rows, batch, batch, steps, layers, float8=FLOAT8[name])
     else:

@@ -22,6 +22,9 @@ OURS: dict[str, tuple[str, int, int, int, dict[str, object]]] = {
     "1.2B, 8 rows, float8": ("1.2B", 1024, 8, 8, {"float8": "tensorwise"}),
     "1.2B, 32 rows": ("1.2B", 1024, 32, 32, {}),
     "LoRA 8B, 2 x 2": ("8B", 4096, 4, 2, {"lora_rank": 16}),
+    "LoRA 8B, 2 x 2, apart": ("8B", 4096, 4, 2, {"lora_rank": 16, "apart": True}),
+    "LoRA 8B, auto": ("8B", 4096, 4, 2, {"lora_rank": 16, "memory": "auto"}),
+    "LoRA 8B, 4 x 1, full": ("8B", 4096, 4, 4, {"lora_rank": 16, "recompute": "full"}),
     "LoRA 8B, 1 x 4": ("8B", 4096, 4, 1, {"lora_rank": 16}),
     "LoRA 8B, 2 x 2, float8": ("8B", 4096, 4, 2, {"lora_rank": 16, "float8": "tensorwise"}),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,14 @@ class TrainingRows(Protocol):
 
     def batch(self, indices: Sequence[int], rows: int) -> Batch:
         """Return the rows at `indices`, with rows that count nothing behind them up to `rows` in all."""
+
+    def positions(self, size: int) -> int:
+        """Return how many tokens a microbatch of `size` rows holds, padding included."""
+        return self.batch([], size).input_ids.numel()
+
+    def fit(self, batch_size: int, size: int, world: int, seed: int, other: Any = None) -> None:
+        """Make ready for microbatches of `size` rows, and `other` rows, those to validate on, with them."""
+        return
 
     def describe(self, index: int) -> str:
         """Return where a row comes from, for messages: files and lines, or documents."""

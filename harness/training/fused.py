@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from harness.training.offload import is_away, mixed
 from harness.training.parallel import sent
 
 #: Elements that a program updates, and the warps that do so: 16 bytes a thread of a 16-bit parameter.
@@ -30,7 +31,8 @@ class Fused:
     """The update of parameters of one dtype, and of one dtype of moments.
 
     `parameters`, `residuals` (of 16-bit parameters), `moments` (one or two lists) and the gradients that a call takes
-    lie in the same order; all but gradients are contiguous.
+    lie in the same order; all but gradients are contiguous. Residuals and moments may lie in the host's pinned memory,
+    which has one address for the host and its GPUs.
     """
 
     def __init__(
@@ -49,8 +51,12 @@ class Fused:
         blocks = -(-np.array(self._sizes, np.int64) // _BLOCK)
         owners = np.repeat(np.arange(len(blocks), dtype=np.int32), blocks)
         firsts = np.repeat(np.cumsum(blocks) - blocks, blocks)
-        self._owners = torch.from_numpy(owners).to(device)
-        self._places = torch.from_numpy((np.arange(len(owners)) - firsts).astype(np.int32)).to(device)
+        places = (np.arange(len(owners)) - firsts).astype(np.int32)
+        away = np.array([any(is_away(state[at], device) for state in self._states) for at in range(len(blocks))])
+        if away.any():
+            order = mixed(away[owners])
+            owners, places = owners[order], places[order]
+        self._owners, self._places = torch.from_numpy(owners).to(device), torch.from_numpy(places).to(device)
         self._at: list[list[int]] = []
         self._table = self._origin = self._decays
 

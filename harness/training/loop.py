@@ -34,6 +34,7 @@ from harness.training.metrics import Metrics, draw_curves, duration, means, peak
 from harness.training.model.attention import fastest_kernels
 from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
+from harness.training.offload import refuse_offload
 from harness.training.optim import AdamW, Optimizer, RMSprop
 from harness.training.options import TrainingOptions
 from harness.training.parallel import Ranks, join, leave, together, whole
@@ -110,15 +111,16 @@ def train(job: Job) -> Path:
 
 
 def make_optimizer(network: Network, options: TrainingOptions) -> Optimizer:
-    """Return the optimizer that the options ask for, over all parameters that are trained."""
+    """Return the optimizer that the options ask for, over all parameters that are trained.
+
+    Raises ConfigError where a part of its state is to lie in the host's memory and cannot.
+    """
     named = list(network.lm.named_parameters())
+    refuse_offload(options, named)
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("eps", "weight_decay", "moments", "offload")}
     if options.optimizer == "rmsprop":
-        return RMSprop(
-            named, alpha=options.alpha, eps=options.eps, weight_decay=options.weight_decay, moments=options.moments
-        )
-    return AdamW(
-        named, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, moments=options.moments
-    )
+        return RMSprop(named, alpha=options.alpha, **shared)
+    return AdamW(named, betas=options.betas, **shared)
 
 
 class Loop:
@@ -442,7 +444,7 @@ def prepare_process() -> None:
     """Set how a GPU's memory is handed out, and where compiled code is kept, unless the user has; before it is used."""
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # fragments cost an 8B model 2 GiB
-    folder = cache_folder().parent / "compiled"
+    folder = cache_folder().parent / "compiled" / f"torch-{torch.__version__}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from harness.training.offload import offloaded, on_host
 from harness.training.parallel import sent
 
 Moments = Literal["auto", "bfloat16", "float32"]
@@ -32,14 +33,17 @@ _GOLDEN, _MIX = -1640531527, -2048144789  # 0x9E3779B1 and 0x85EBCA6B as int32 (
 class Optimizer:
     """What AdamW and RMSprop share: named parameters, their state, and the step.
 
-    `state` maps ``parameter/kind`` to a tensor shaped, and under FSDP sharded, like the parameter. `steps` counts the
-    steps taken. Weight decay (decoupled, as in arXiv:1711.05101) reaches parameters of two or more dimensions only:
-    not biases and norms.
+    `state` maps ``parameter/kind`` to a tensor shaped, and under FSDP sharded, like the parameter. A share of it,
+    `offload`, lies in the host's memory, where the GPU reads and writes it in place while it works on the rest. `steps`
+    counts the steps taken. Weight decay (decoupled, as in arXiv:1711.05101) reaches parameters of two or more
+    dimensions only: not biases and norms.
     """
 
     kinds: tuple[str, ...] = ()
 
-    def __init__(self, named: Iterable[tuple[str, Tensor]], weight_decay: float, moments: Moments) -> None:
+    def __init__(
+        self, named: Iterable[tuple[str, Tensor]], weight_decay: float, moments: Moments, offload: float = 0.0
+    ) -> None:
         self.parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
         if not self.parameters:
             raise ValueError("no parameter asks for gradients")
@@ -47,11 +51,16 @@ class Optimizer:
         self.state: dict[str, Tensor] = {}
         self._weight_decay = weight_decay
         self._fused: dict[torch.dtype, Any] = {}
+        shapes: dict[str, tuple[Tensor, torch.dtype]] = {}
         for name, parameter in self.parameters.items():
             if parameter.dtype == torch.bfloat16:
-                self.state[f"{name}/residual"] = _like(parameter, torch.int16)
+                shapes[f"{name}/residual"] = parameter, torch.int16
             for kind in self.kinds:
-                self.state[f"{name}/{kind}"] = _like(parameter, self._dtype(parameter, moments))
+                shapes[f"{name}/{kind}"] = parameter, self._dtype(parameter, moments)
+        sizes = {name: local(parameter).numel() * dtype.itemsize for name, (parameter, dtype) in shapes.items()}
+        away = offloaded(sizes, offload)
+        for name, (parameter, dtype) in shapes.items():
+            self.state[name] = (on_host if name in away else _like)(parameter, dtype)
 
     def _dtype(self, parameter: Tensor, moments: Moments) -> torch.dtype:
         if moments == "auto":
@@ -123,7 +132,7 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             residual = self.state.get(f"{name}/residual")
             value = parameter.detach()
-            yield name, value.float() if residual is None else joined(value, residual)
+            yield name, value.float() if residual is None else joined(value, residual.to(value.device))
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
         """Take over the `state` of an optimizer of the same parameters; raise KeyError for one of others."""
@@ -138,6 +147,7 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (arXiv:1711.05101), bias-corrected as in the paper.
 
     `named` gives names and parameters. `moments` is the dtype of both moments: ``auto`` follows the parameter.
+    `offload` is the share of the state that the host keeps.
     """
 
     kinds = ("mean", "square")
@@ -150,8 +160,9 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         moments: Moments = "auto",
+        offload: float = 0.0,
     ) -> None:
-        super().__init__(named, weight_decay, moments)
+        super().__init__(named, weight_decay, moments, offload)
         self._betas, self._eps = betas, eps
 
     def _dtype(self, parameter: Tensor, moments: Moments) -> torch.dtype:
@@ -190,8 +201,9 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         moments: Moments = "auto",
+        offload: float = 0.0,
     ) -> None:
-        super().__init__(named, weight_decay, moments)
+        super().__init__(named, weight_decay, moments, offload)
         self._alpha, self._eps = alpha, eps
 
     def _constants(self) -> list[float]:

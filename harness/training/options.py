@@ -41,7 +41,9 @@ class TrainingOptions:
         device: ``auto`` takes a GPU where there is one. attention: ``auto`` takes the fastest that keeps documents
             apart. compile: whether layers are compiled; ``auto`` on a GPU only. graphs: whether microbatches are
             recorded as CUDA graphs and replayed; ``auto`` on a single GPU with memory to spare.
-        recompute: which activations are computed anew in the backward pass instead of kept.
+        recompute: which activations are computed anew in the backward pass instead of kept. offload: the share of the
+            optimizer's state that lies in the host's memory, from 0 to 1. memory: whether these two and
+            microbatch_size are as given, or the fastest that fit the GPU (``auto``).
         deterministic: slower kernels whose results repeat to the bit; on a CPU they always do.
         lora_rank: rank of low-rank adapters that are trained in place of the weights, 0 for none; they are scaled by
             lora_alpha / lora_rank, and lora_targets names the layers that get one, by default all linear ones.
@@ -70,6 +72,8 @@ class TrainingOptions:
             "compile",
             "graphs",
             "recompute",
+            "offload",
+            "memory",
             "save_every",
             "keep",
             "against",
@@ -109,6 +113,8 @@ class TrainingOptions:
     compile: Switch = "auto"
     graphs: Switch = "auto"
     recompute: Recompute = "none"
+    offload: float = 0.0
+    memory: Literal["given", "auto"] = "given"
     deterministic: bool = False
     lora_rank: int = 0
     lora_alpha: int = 16
@@ -134,6 +140,8 @@ class TrainingOptions:
         for name in ("validate_every", "save_every", "warmup", "weight_decay", "clip", "lora_rank", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.offload <= 1:
+            raise ValueError(f"offload is a share of the optimizer's state, from 0 to 1, not {self.offload}")
         if isinstance(self.keep, int) and self.keep < 0:
             raise ValueError(f"keep must be 0 or more, not {self.keep}")
         if not 0 <= self.seed < _MOST_SEEDS:

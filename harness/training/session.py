@@ -16,28 +16,26 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import configure
-from harness.errors import ConfigError, ModelError
+from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
 from harness.models import ModelFolder, find_model
 from harness.prompts import format_options, read_checkpoint_file
-from harness.training.batch import TrainingRows, total_steps
+from harness.training.batch import TrainingRows
 from harness.training.data.contamination import Overlap, Part, against
 from harness.training.data.packing import DocumentRows
 from harness.training.data.texts import Learn, Texts, read_texts, training_format
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
-from harness.training.model.memory import Shape, estimate
+from harness.training.model.choice import CHOSEN
 from harness.training.options import Attention, TrainingOptions
-from harness.training.schedule import warmup_steps
+from harness.training.plan import Chosen, Plan, choose
 from harness.version import __version__
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from harness.training.batch import Batch
@@ -94,7 +92,9 @@ class LoopTrainer(TrainingOptions, ABC):
     def plan(self, run: TrainingRun) -> str:
         """Return what training would do, and the first row that it would be trained on."""
         session = Session(self, run)
-        return session.plan(self.prepare(session))
+        training = self.prepare(session)
+        session.choose(training)
+        return session.plan(training)
 
     def train(self, run: TrainingRun) -> Path:
         """Train, or go on training, and return the folder with the model."""
@@ -102,6 +102,7 @@ class LoopTrainer(TrainingOptions, ABC):
 
         session = Session(self, run)
         training = self.prepare(session)
+        session.choose(training)
         if session.main:
             import click
 
@@ -147,6 +148,7 @@ class Session:
     def __init__(self, options: TrainingOptions, run: TrainingRun) -> None:
         self.options, self.run = options, run
         self._overlaps: Mapping[str, Overlap] | None = None
+        self._chosen: Chosen | None = None
         if not options.data:
             name = options.name
             raise ConfigError(f"""no data given: data = ["FILE"] under [{name}], or --set '{name}.data=["FILE"]'""")
@@ -197,6 +199,24 @@ class Session:
         self.model.check_vocabulary(tokens.largest)
         return tokens
 
+    def choose(self, training: Training) -> None:
+        """Choose how a training is computed where the options leave it to the GPU (``memory = "auto"``).
+
+        What was chosen stands in `options` from then on. A training that goes on keeps what it began with, as long as
+        that fits. Raises ConfigError where nothing fits.
+        """
+        if self.options.memory == "given":
+            return
+        from harness.training.checkpoint.folder import TRAINING
+
+        plan = Plan(self.options, self.model, training.rows, self.world, training.reference)
+        self._chosen = chosen = choose(plan, self.run.out / TRAINING)
+        if chosen.choice is not None:
+            self.options = options = chosen.choice.of(self.options)
+            training.rows.fit(
+                options.batch_size, options.microbatch_size, self.world, options.seed, training.validation
+            )  # fmt: skip
+
     def plan(self, training: Training) -> str:
         """Return, for people, what a training would do, with its first row."""
         plan = Plan(self.options, self.model, training.rows, self.world, training.reference)
@@ -206,6 +226,7 @@ class Session:
             **training.facts,
             **self._against_facts(training),
             "steps": plan.steps_text,
+            **({} if self._chosen is None else {"chosen": self._chosen.text}),
             "memory": plan.memory_text,
         }
         lines = [f"{name:<12}{fact}" for name, fact in facts.items()]
@@ -242,6 +263,8 @@ class Session:
             "trainer": options.name, "model": self.model.digest, "data": training.digest,
             "prompt_digest": self.format.digest, **training.identity, **options.identity(),
         }  # fmt: skip
+        if self._chosen is not None and self._chosen.choice is not None:
+            identity[CHOSEN] = self._chosen.choice.record()
         card = {
             **self.format.card(), "trainer": options.name, "base_model": self.run.model, "recipe": self.run.recipe,
             "harness": __version__, **self._contamination_card(training),
@@ -261,96 +284,10 @@ class _Entry:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What can be said of a training of `model` on `rows` before weights are loaded: its steps and its memory.
-
-    `world` devices train together; on each may stand a second model, the `reference`. Asking raises ConfigError for a
-    device that is not there, ModelError for a model of unknown or unsuitable type.
-    """
-
-    options: TrainingOptions
-    model: ModelFolder
-    rows: TrainingRows
-    world: int = 1
-    reference: bool = False
-
-    @cached_property
-    def shape(self) -> Shape:
-        """The sizes of the model."""
-        config = self.model.transformers_config.get_text_config()
-        try:
-            return Shape.of(config)
-        except ModelError as error:
-            raise ModelError(f"{self.model}: {error}") from error
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where it would run."""
-        from harness.training.parallel import device_of
-
-        return device_of(self.options.device)
-
-    @cached_property
-    def weight_bytes(self) -> int:
-        """The bytes of a weight."""
-        from harness.training.model.network import weights_dtype
-
-        return weights_dtype(self.options, self.device).itemsize
-
-    def __str__(self) -> str:
-        billions = self.shape.parameters / 1e9
-        return f"{self.model} ({billions:.2f}B parameters), {8 * self.weight_bytes}-bit weights on {self.device}"
-
-    @property
-    def microbatches(self) -> int:
-        """How many microbatches a device computes in the first step."""
-        size, first = self.options.microbatch_size, self.rows.step(self.options.batch_size, self.options.seed, 0)
-        return sum(1 for _ in self.rows.microbatches(first, size, 0, self.world))
-
-    @property
-    def positions(self) -> int:
-        """How many tokens a microbatch holds, padding included."""
-        return self.rows.batch([], self.options.microbatch_size).input_ids.numel()
-
-    @property
-    def steps_text(self) -> str:
-        """How many optimizer steps there are, how each is cut, and how many of them are warm-up, in words."""
-        steps = total_steps(len(self.rows), self.options)
-        cut = f"{self.microbatches} x {self.positions:,} tokens on {self.world} of {self.device.type}"
-        warmup = warmup_text(steps, warmup_steps(steps, self.options.warmup))
-        return f"{steps:,} of {self.options.batch_size} {self.rows.unit} ({cut}), {warmup}"
-
-    @property
-    def memory_text(self) -> str:
-        """What a device needs at its peak, in words (`harness.training.model.memory.estimate`)."""
-        count = self.microbatches
-        alike = replace(self.options, microbatch_size=1, batch_size=count * self.world)  # in microbatches of one row
-        memory = estimate(self.shape, alike, self.positions, self.weight_bytes, self.world)
-        if self.reference:
-            reference = self.shape.parameters * self.weight_bytes / self.world / 2**30
-            memory = replace(memory, reference=reference)
-        named = asdict(memory).items()
-        parts = ", ".join(f"{name} {value:.1f}" for name, value in named if self.reference or name != "reference")
-        return f"{memory.total:.1f} GiB a device, estimated: {parts}"
-
-
 def readings_text(tokens: Tokens) -> str:
     """Return what became of each file, in lines of a plan."""
     lines = (line for name, read in zip(tokens.files, tokens.readings, strict=False) for line in read.lines(name))
     return f"\n{'':<12}".join(lines)
-
-
-def warmup_text(steps: int, warmup: int) -> str:
-    """Return how many of the steps are warm-up, in words.
-
-    >>> warmup_text(40, 2)
-    '2 of them warm-up'
-    """
-    if warmup < steps:
-        return f"{warmup:,} of them warm-up"
-    reached = "reached at the last alone" if warmup == steps else "not reached"
-    return f"all of them warm-up: the peak learning rate is {reached}"
 
 
 def shortened(text: str, limit: int) -> str:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.training.optim import AdamW, RMSprop
-from tests.training.test_fused import check_one_launch
+from tests.training.test_fused import check_offload, check_one_launch
 from tests.training.test_resume import assert_same, check_interruptions, command, finished, outcome
 
 pytestmark = [
@@ -77,6 +77,11 @@ def test_recorded_trainings_end_as_computed_ones_do(tmp_path: Path, problems: Pa
 @pytest.mark.parametrize("even", [True, False])
 def test_one_launch_updates_parameters_as_the_cpu_does(make: Any, dtype: torch.dtype, moments: str, even: bool) -> None:
     check_one_launch(make, dtype, moments, even, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("make", [AdamW, RMSprop])
+def test_state_on_the_host_is_updated_as_state_beside_the_weights(make: Any) -> None:
+    check_offload(make, torch.device("cuda"))
 
 
 def test_a_training_in_float8_learns_as_one_in_bf16_does(tmp_path: Path, problems: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from harness.training.model.memory import free_memory
 from harness.training.optim import local
 from harness.training.parallel import Ranks
 
@@ -90,19 +90,3 @@ def copies_fit(bytes_needed: int, ranks: Ranks) -> bool:
 def local_bytes(tensor: Tensor) -> int:
     """Return the bytes of this rank's part of a tensor."""
     return local(tensor).nbytes
-
-
-def free_memory() -> int | None:
-    """Return how many bytes this host, or the container that this is, can still give; None where nothing says so."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            found.append(int(limit) - sum(int(used.get(name, 0)) for name in ("anon", "shmem")))
-    except OSError:
-        pass
-    return min(found, default=None)

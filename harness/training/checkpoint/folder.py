@@ -56,6 +56,7 @@ from harness.training.model.adapters import (
     restore_adapter,
     save_adapter,
 )
+from harness.training.model.choice import CHOSEN
 from harness.training.model.network import Network
 from harness.training.optim import Optimizer
 from harness.training.parallel import Ranks, copied, whole
@@ -149,10 +150,10 @@ class Checkpoints:
         if not isinstance(before, dict):
             raise RunError(f"{path}: not what this version writes; give another out=")
         # Options say more than digests, of the data for one: those of which they decide differ too.
-        keys = sorted({*before, *identity}, key=lambda key: (_is_digest(identity.get(key, before.get(key))), key))
+        keys = {*before, *identity} - {CHOSEN}
         changes = [
             f"{key} was {_short(before.get(key))} and is {_short(identity.get(key))}"
-            for key in keys
+            for key in sorted(keys, key=lambda key: (_is_digest(identity.get(key, before.get(key))), key))
             if before.get(key) != identity.get(key)
         ]
         if changes:
@@ -472,7 +473,7 @@ def _alike(found: bytes, identity: Mapping[str, Any]) -> bool:
     """Return whether a training.json is of the same trainer as `identity`, and not some other file of that name."""
     with suppress(ValueError, RecursionError):
         before = json.loads(found)
-        return isinstance(before, dict) and before.keys() == identity.keys()
+        return isinstance(before, dict) and before.keys() ^ identity.keys() <= {CHOSEN}
     return False
 
 

@@ -128,6 +128,30 @@ def _put_together(layers: Sequence[Any]) -> None:
         layer.__class__ = _together(kind)
         # not as modules that it holds, which it does not
         layer.__dict__.update(together=tuple(layers), place=place, input=None, inner=None)
+        layer.register_buffer("joined", None, persistent=False)
+
+
+def join_layers(decoder: Any) -> int:
+    """Put weights and adapters of layers of the same input into one matrix each, where they can be; return how many.
+
+    Each pass of the decoder begins with what the adapters hold then.
+    """
+    from harness.training.model.joined import Joined, may_be_joined
+
+    made: list[Joined] = []
+    for module in decoder.modules():
+        layers = module.__dict__.get("together")
+        if layers and layers[0] is module and may_be_joined(layers, _NAME):
+            made.append(Joined(layers, _NAME))
+            module.joined = made[-1].matrix
+
+    def refresh(*_: Any) -> None:
+        for joined in made:
+            joined.refresh()
+
+    if made:
+        decoder.register_forward_pre_hook(refresh)
+    return len(made)
 
 
 @functools.cache
@@ -135,9 +159,13 @@ def _together(kind: Any) -> Any:
     import torch
     from torch.nn import functional as F
 
+    from harness.training.model.joined import product
+
     class Together(kind):  # type: ignore[misc]  # known when it runs
         def forward(self, input: Tensor) -> Tensor:
             first = self.together[0]
+            if first.joined is not None:
+                return self._joined(first, input)
             if input is not first.input:
                 matrices = [layer.lora_A[_NAME].weight for layer in self.together]
                 inner = F.linear(input, torch.cat(matrices))
@@ -147,6 +175,16 @@ def _together(kind: Any) -> Any:
             if self.place == len(self.together) - 1:
                 first.input = first.inner = None
             found: Tensor = self.base_layer(input) + added
+            return found
+
+        def _joined(self, first: Any, input: Tensor) -> Tensor:
+            if input is not first.input:
+                pairs = [part[_NAME].weight for layer in self.together for part in (layer.lora_A, layer.lora_B)]
+                first.inner = product(input, first.joined, self.scaling[_NAME], pairs)
+                first.input = input
+            found: Tensor = first.inner[self.place]
+            if self.place == len(self.together) - 1:
+                first.input = first.inner = None
             return found
 
     return Together

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
@@ -63,8 +64,10 @@ class _Selected(torch.autograd.Function):
         chosen = torch.empty(labels.shape, dtype=torch.float32, device=hidden.device)
         normaliser = torch.empty_like(chosen)
         for part in _parts(labels, chunk):
-            logits = _logits(hidden[part], lm_head)
-            chosen[part], normaliser[part] = _on_device(_score, logits)(logits, labels[part])
+            rows, own = _filled(hidden[part], chunk), _filled(labels[part], chunk, IGNORED)
+            logits = _logits(rows, lm_head)
+            for into, found in zip((chosen, normaliser), _on_device(_score, logits)(logits, own), strict=True):
+                into[part] = found[: part.stop - part.start]
             del logits  # else these and the next chunk's exist side by side
         ctx.save_for_backward(hidden, lm_head, labels, normaliser)
         ctx.chunk = chunk
@@ -76,9 +79,9 @@ class _Selected(torch.autograd.Function):
         into = _Gradients(ctx, hidden, lm_head, ctx.chunk)
         towards = gradients[0].float()
         for part in _parts(labels, ctx.chunk):
-            for piece in _pieces(part):
-                logits = _logits(hidden[piece], lm_head)
-                into.put(logits, piece, labels[piece], normaliser[piece], towards[piece])
+            for piece in _pieces(part, ctx.chunk):
+                logits = _logits(into.rows(hidden, piece), lm_head)
+                into.put(logits, piece, labels, normaliser, towards)
                 del logits
             into.add(part)
         return into.hidden, into.lm_head, None, None
@@ -90,12 +93,15 @@ class _SummedNll(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         into = _Gradients(ctx, hidden, lm_head, chunk)
         down = torch.ones(len(labels), device=hidden.device) * -scale
+        normaliser = torch.empty_like(down)
         for part in _parts(labels, chunk):
-            for piece in _pieces(part):
-                logits = _logits(hidden[piece], lm_head)
-                chosen, normaliser = _on_device(_score, logits)(logits, labels[piece])
+            for piece in _pieces(part, chunk):
+                logits = _logits(into.rows(hidden, piece), lm_head)
+                own = into.rows(labels, piece, IGNORED)
+                chosen, found = _on_device(_score, logits)(logits, own)
                 total -= chosen.sum()
-                into.put(logits, piece, labels[piece], normaliser, down[piece])
+                normaliser[piece] = found[: piece.stop - piece.start]
+                into.put(logits, piece, labels, normaliser, down)
                 del logits  # else these and the next piece's exist side by side
             into.add(part)
         ctx.save_for_backward(into.hidden, into.lm_head)
@@ -121,15 +127,21 @@ class _Gradients:
         if self.lm_head is not None and not len(hidden):
             self.lm_head.zero_()
         wanted = self.hidden is not None or self.lm_head is not None
-        rows = min(chunk, len(hidden))
+        self._chunk, self._piece = chunk, _piece(chunk)
+        rows = -(-min(chunk, len(hidden)) // self._piece) * self._piece
         self._slopes = hidden.new_empty(rows, len(lm_head)) if wanted else None
+
+    def rows(self, tensor: Tensor, piece: slice, value: int = 0) -> Tensor:
+        """Return a piece of one of the tensors that are read by chunks, as long as all pieces are."""
+        return _filled(tensor[piece], self._piece, value)
 
     def put(self, logits: Tensor, piece: slice, labels: Tensor, normaliser: Tensor, towards: Tensor) -> None:
         """Take in the gradient with respect to the logits of a piece of the chunk under way."""
         if self._slopes is not None:
-            start = piece.start % len(self._slopes)
-            slopes = self._slopes[start : start + len(labels)]
-            _on_device(_slope, logits)(slopes, logits, labels, normaliser, towards)
+            start = piece.start % self._chunk
+            slopes = self._slopes[start : start + len(logits)]
+            own = self.rows(labels, piece, IGNORED), self.rows(normaliser, piece), self.rows(towards, piece)
+            _on_device(_slope, logits)(slopes, logits, *own)
 
     def add(self, part: slice) -> None:
         """Put in what the chunk's gradients with respect to its logits, [chunk, V], give."""
@@ -179,14 +191,30 @@ def _parts(labels: Tensor, chunk: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk, len(labels))) for start in range(0, len(labels), chunk))
 
 
-def _pieces(part: slice) -> Iterator[slice]:
-    size = -(-(part.stop - part.start) // _PIECES)
+def _piece(chunk: int) -> int:
+    return -(-chunk // _PIECES)
+
+
+def _pieces(part: slice, chunk: int) -> Iterator[slice]:
+    size = _piece(chunk)
     return (slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
+
+
+def _filled(rows: Tensor, count: int, value: int = 0) -> Tensor:
+    """Return rows, where they are compiled for with others behind them up to `count`: code for one length is enough."""
+    missing = count - len(rows)
+    if not missing or not _compiles(rows):
+        return rows
+    return F.pad(rows, (0,) * (2 * rows.ndim - 1) + (missing,), value=value)
 
 
 def _on_device(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
     """Return `function`, compiled where `like` is on a GPU: one pass over the logits instead of five."""
-    return _compiled(function) if like.is_cuda else function
+    return _compiled(function) if _compiles(like) else function
+
+
+def _compiles(like: Tensor) -> bool:
+    return like.is_cuda
 
 
 @functools.cache

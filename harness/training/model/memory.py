@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError, first_line
@@ -15,18 +17,21 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 
+#: The share of the host's free memory that the optimizer's state may take; pinned memory comes in powers of two.
+HOST_SHARE = 0.75
 
-def recompute_activations(layers: Sequence[nn.Module] | nn.ModuleList, recompute: Recompute) -> None:
+
+def recompute_activations(layers: Sequence[nn.Module] | nn.ModuleList, recompute: Recompute, narrow: int = 0) -> None:
     """Make `layers` keep fewer activations for the backward pass.
 
     ``full`` keeps a layer's input alone, but in the last eighth of the layers: their activations are gone before the
     gradients of the others are there, so where a step has one microbatch it peaks no higher. ``selective`` keeps
     attention outputs and every second matrix product, as torchtitan does: the cheap and the half of the dear are
-    computed anew. ``none`` keeps everything.
+    computed anew. Products of at most `narrow` columns, those of adapters, are cheap. ``none`` keeps everything.
     """
     if recompute == "none":
         return
-    more: dict[str, Any] = {"context_fn": _selective} if recompute == "selective" else {}
+    more: dict[str, Any] = {"context_fn": partial(_selective, narrow)} if recompute == "selective" else {}
     for layer in layers[: len(layers) - _kept_whole(len(layers), recompute)]:
         layer.forward = _recomputing(layer.forward, more)
 
@@ -44,7 +49,7 @@ def _recomputing(forward: Callable[..., Any], more: dict[str, Any]) -> Callable[
     return recomputed
 
 
-def _selective() -> Any:
+def _selective(narrow: int) -> Any:
     import torch
     from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
@@ -60,7 +65,7 @@ def _selective() -> Any:
 
     def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         kept = operator in attention or "varlen_attn" in str(operator)
-        if operator in products:
+        if operator in products and min(*args[-1].shape) > narrow:
             count[context.is_recompute] += 1
             kept = count[context.is_recompute] % 2 == 1
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
@@ -166,7 +171,7 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     """Return what a training takes on one GPU at its peak.
 
     `width` is the tokens a row. Activations follow what compiled Llama layers keep. What the allocator loses to
-    fragments, a few per cent, is not counted.
+    fragments, a few per cent, is not counted, nor is what lies in the host's memory.
 
     A backward pass frees a layer's activations and makes its gradients, and those are fewer bytes. So the peak is
     before it, beside the gradients of the microbatches before; where a step has a single microbatch there are none
@@ -175,6 +180,8 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     """
     tokens = options.microbatch_size * width
     layer = 6 * shape.hidden + 4 * shape.key_values + 3 * shape.intermediate  # what a layer keeps of a token
+    if options.float8 != "none" and not options.lora_rank:
+        layer = layer * 7 // 10  # what is multiplied later is kept in 8 bits
     kept = {
         "none": layer,
         # the layer's input, queries and values (the first and third product), attention, and the gate (the fifth)
@@ -187,7 +194,7 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     output = shape.vocabulary * shape.hidden * bytes_a_weight
     gathered = 0 if world == 1 else shape.parameters - shape.matrix_parameters + output // bytes_a_weight
     weights = _weights(shape, options, bytes_a_weight) / world + gathered * bytes_a_weight
-    optimizer = trained * _states(options, bytes_a_weight) / world
+    optimizer = trained * states(options, bytes_a_weight) * (1 - options.offload) / world
     gradients = trained * bytes_a_weight / world
     before = (
         gradients if options.batch_size > options.microbatch_size * world else 0,
@@ -197,6 +204,12 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     )
     end = (gradients, tokens * bytes_a_weight * layer, 0)
     return Memory(*(size / _GIB for size in (weights, optimizer, *max(before, end, key=sum))))
+
+
+def offloaded_gib(shape: Shape, options: TrainingOptions, bytes_a_weight: int, world: int) -> float:
+    """Return what of the optimizer's state lies in the memory of a GPU's host, in GiB."""
+    trained = shape.adapter(options.lora_rank) if options.lora_rank else shape.parameters
+    return trained * states(options, bytes_a_weight) * options.offload / world / _GIB
 
 
 def _weights(shape: Shape, options: TrainingOptions, bytes_a_weight: int) -> float:
@@ -212,10 +225,26 @@ def _weights(shape: Shape, options: TrainingOptions, bytes_a_weight: int) -> flo
     return (plain + adapter) * bytes_a_weight + quantized * (1 / 2 + 1 / 64 + 4 / 64 / 256)
 
 
-def _states(options: TrainingOptions, bytes_a_weight: int) -> int:
+def states(options: TrainingOptions, bytes_a_weight: int) -> int:
     """Return the bytes that the optimizer keeps for each weight that is trained."""
     residual = 2 if bytes_a_weight == 2 else 0
     if options.optimizer == "rmsprop":
         return residual + (2 if options.moments == "bfloat16" else 4)
     short = options.moments == "bfloat16" or (options.moments == "auto" and bytes_a_weight == 2)
     return residual + 2 * (2 if short else 4)
+
+
+def free_memory() -> int | None:
+    """Return how many bytes this host, or the container that this is, can still give; None where nothing says so."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            found.append(int(limit) - sum(int(used.get(name, 0)) for name in ("anon", "shmem")))
+    except OSError:
+        pass
+    return min(found, default=None)

@@ -17,6 +17,7 @@ from harness.training.checkpoint.weights import saved_shapes
 from harness.training.model.adapters import (
     adapter_config,
     add_adapter,
+    join_layers,
     quantization,
     settle_quantized,
 )
@@ -53,7 +54,7 @@ class Network(nn.Module):
         refuse_unsuitable(lm)
         self._factor = logit_factor(lm)
         base = lm.base_model
-        self._decoder = [lm.model if base is lm else base]  # in a list: it is a module of the model already
+        self._decoder: list[Any] = [lm.model if base is lm else base]  # in a list: it is a module of the model already
 
     def train(self, mode: bool = True) -> Self:
         """Set whether gradients are wanted; the model itself stays as it is evaluated, with no dropout of any kind."""
@@ -81,6 +82,12 @@ class Network(nn.Module):
         """The output layer's weight, [V, H]."""
         weight: Tensor = self.lm.get_output_embeddings().weight
         return weight
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its output layer."""
+        found: nn.Module = self._decoder[0]
+        return found
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -161,19 +168,30 @@ def load_lm(model: str, dtype: torch.dtype, device: torch.device, attention: str
     return lm
 
 
+def compile_layers(layers: nn.ModuleList, **more: Any) -> None:
+    """Compile each layer as a whole when it is first called; `more` is for torch.compile."""
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
+
+    inductor.deterministic = True  # kernels chosen by timing them would round otherwise in another process
+    # What adapted layers of one input leave each other is gone at the end of a pass, recomputed or not.
+    if hasattr(dynamo, "skip_fwd_side_effects_in_bwd_under_checkpoint"):  # else such layers run uncompiled
+        dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+    for layer in layers:
+        layer.compile(dynamic=False, **more)
+
+
 def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Network:
     """Make a network on this rank's device ready to train: dropout off, recomputation, compilation, shards."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    recompute_activations(network.layers, options.recompute)
+    if options.lora_rank and ranks.world == 1:
+        join_layers(network.decoder)
+    recompute_activations(network.layers, options.recompute, narrow=3 * options.lora_rank)  # of q, k and v together
     compiles = ranks.device.type == "cuda" if options.compile == "auto" else options.compile
     if compiles:
-        from torch._inductor import config as inductor
-
-        inductor.deterministic = True  # kernels chosen by timing them would round otherwise in another process
-        for layer in network.layers:
-            layer.compile(dynamic=False)
+        compile_layers(network.layers)
     if ranks.world > 1:
         if getattr(network.lm, "_weight_conversions", None):
             name = type(network.lm).__name__

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from harness.training.batch import Batch
-from harness.training.model.logprobs import CHUNK, IGNORED, selected_logprobs
+from harness.training.model.logprobs import selected_logprobs
 from harness.training.model.network import Network
 from harness_dpo.losses import PairLogprobs, PreferenceLoss
 
@@ -26,11 +25,6 @@ def pair_logprobs(network: Network, batch: Batch) -> Tensor:
     not to prompts; sums are taken in fp64, so that they do not depend on the order in which a GPU adds.
     """
     at, side, labels = batch.extra["at"], batch.extra["side"], batch.labels.flatten()
-    if at.is_cuda:  # whole chunks, so that compiled code meets one length
-        missing = -len(at) % CHUNK
-        at, side, labels = (
-            F.pad(part, (0, missing), value=value) for part, value in ((at, 0), (side, 0), (labels, IGNORED))
-        )
     hidden = network.hidden(batch).index_select(0, at)
     logprobs = selected_logprobs(hidden, network.lm_head, labels)
     return _by_side(batch, side, logprobs.double()).float()

@@ -9,6 +9,7 @@ one shape.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,11 @@ class PairRows(TrainingRows):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def positions(self, size: int) -> int:
+        """Return about how many tokens a microbatch of `size` pairs, on average, holds, whatever was fitted."""
+        even = math.ceil(1.02 * size * float(self.tokens.mean())) if len(self) else 0
+        return -(-(max(even, int(self.tokens.max(initial=1))) + _PADDING) // _GRAIN) * _GRAIN
 
     def fit(self, batch_size: int, size: int, world: int, seed: int, other: PairRows | None = None) -> None:
         """Set the width, and `other`'s, to what microbatches of `size` pairs, on average, of the first epoch need."""

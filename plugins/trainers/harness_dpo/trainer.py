@@ -41,7 +41,8 @@ class DPO(DPOOptions, LoopTrainer):
 
         def opening(ranks: Ranks) -> None:
             if model is not None:
-                objective.reference = open_reference(replace(self, attention=attention), model, data, ranks)
+                options: Any = session.options  # with what was chosen for the GPU, so that both round alike
+                objective.reference = open_reference(replace(options, attention=attention), model, data, ranks)
 
         identity = {"held_out": data.held_out} | ({"reference": model.digest} if model else {})
         return Training(

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
 from harness.models import find_model
 from harness.testing.tiny import make_tiny_model
 from harness.training.loop import Job, train
-from harness.training.model.adapters import adapter_config, add_adapter, restore_adapter
-from harness.training.model.network import load_network
+from harness.training.model.adapters import adapter_config, add_adapter, join_layers, restore_adapter
+from harness.training.model.memory import recompute_activations
+from harness.training.model.network import compile_layers, load_network
 from harness.training.options import TrainingOptions
 from harness.training.parallel import join
 from harness.training.session import Session
@@ -214,6 +216,36 @@ def test_layers_of_one_input_compute_as_peft_does(tiny: Path, monkeypatch: pytes
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) == 14 * lm.config.num_hidden_layers
     for name, gradient in gradients[1].items():
         assert (gradients[0][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+@pytest.mark.parametrize(
+    ("recompute", "compiled"), [("none", False), ("none", True), ("full", True), ("selective", False)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_joined_layers_compute_as_peft_does(
+    tiny: Path, recompute: Any, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and gradients, after the adapters have learned, compiled or recomputed, in fp64."""
+    ids, found = torch.arange(48).view(2, 24) % 50, []
+    for joined in (True, False):
+        lm = adapted(tiny, joined, monkeypatch).double()
+        if joined:
+            assert join_layers(lm.base_model) == 2 * lm.config.num_hidden_layers
+        for parameter in lm.parameters():
+            parameter.data.mul_(1 + 0.5 * parameter.requires_grad)
+        layers = lm.base_model.layers
+        recompute_activations(layers, recompute, narrow=12)
+        if compiled:
+            torch._dynamo.reset()
+            counters.clear()
+            compile_layers(layers, backend="aot_eager")
+        output = lm(ids, labels=ids, use_cache=False)
+        output.loss.backward()
+        assert not compiled or (counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"])
+        found.append({name: p.grad for name, p in lm.named_parameters() if p.requires_grad} | {"": output.logits})
+    assert found[0].keys() == found[1].keys() and len(found[0]) == 1 + 14 * lm.config.num_hidden_layers
+    for name, value in found[1].items():
+        assert value.norm() > 0 and (found[0][name] - value).norm() <= 1e-12 * value.norm(), name
 
 
 def test_another_input_is_not_taken_for_the_same(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

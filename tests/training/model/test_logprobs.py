@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.training.model import logprobs
 from harness.training.model.logprobs import selected_logprobs, summed_nll
 
 
@@ -110,3 +112,31 @@ def test_shapes_and_dtypes_that_do_not_fit_are_refused() -> None:
         selected_logprobs(hidden, lm_head, labels[:-1])
     with pytest.raises(ValueError, match="one dtype"):
         summed_nll(hidden.bfloat16(), lm_head, labels)
+
+
+def test_code_is_compiled_for_one_length_whatever_the_number_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where labels of a microbatch come in any number; what stands behind them changes nothing."""
+    lengths: dict[Any, set[tuple[int, ...]]] = {}
+
+    def noted(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
+        def seen(*given: Tensor) -> Any:
+            lengths.setdefault(function, set()).update(tuple(each.shape) for each in given if each.ndim == 2)
+            return function(*given)
+
+        return seen
+
+    def results(rows: int) -> list[Tensor]:
+        hidden, lm_head, labels = inputs(rows)
+        chosen = selected_logprobs(hidden, lm_head, labels, chunk=16)
+        summed = summed_nll(hidden, lm_head, labels, 0.5, chunk=16)
+        return [chosen, summed, *torch.autograd.grad(chosen.sum(), (hidden, lm_head)),
+                *torch.autograd.grad(summed, (hidden, lm_head))]  # fmt: skip
+
+    counts = (1, 5, 16, 17, 40, 63)
+    plain = [results(rows) for rows in counts]
+    monkeypatch.setattr(logprobs, "_compiles", lambda like: True)
+    monkeypatch.setattr(logprobs, "_on_device", noted)
+    for rows, expected in zip(counts, plain, strict=True):
+        torch.testing.assert_close(results(rows), expected, rtol=1e-6, atol=1e-6)
+    assert lengths[logprobs._slope] == {(4, 301)}
+    assert lengths[logprobs._score] == {(4, 301), (16, 301)}  # a piece of a training's, a chunk of a validation's

@@ -16,7 +16,7 @@ from harness.training.data.tokens import Tokens
 from harness.training.metrics import peak_flops
 from harness.training.model.memory import Memory, Shape, estimate
 from harness.training.options import TrainingOptions
-from harness.training.session import Plan
+from harness.training.plan import Plan
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""The start of a training: code that was compiled once is found again, for all layers alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+#: Compiles layers as a training does, and tells torch's counters.
+START = """
+import json
+from harness.training.loop import prepare_process
+prepare_process()
+import torch
+from torch import nn
+from harness.training.model.network import compile_layers
+
+class Layer(nn.Linear):
+    def forward(self, input):
+        return super().forward(input).tanh()
+
+layers = nn.ModuleList(Layer(8, 8) for _ in range(3))
+compile_layers(layers)
+with torch.no_grad():
+    value = torch.ones(2, 8)
+    for layer in layers:
+        value = layer(value)
+from torch._dynamo.utils import counters
+print(json.dumps({kind: dict(found) for kind, found in counters.items()}))
+"""
+
+
+def test_what_was_compiled_once_is_compiled_no_more(tmp_path: Path) -> None:
+    own, cache = ("TORCHINDUCTOR", "TRITON"), tmp_path / "cache"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    environment["HARNESS_CACHE"] = str(cache)
+    found = []
+    for _ in range(2):
+        words = [sys.executable, "-c", START]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    assert [each["stats"]["unique_graphs"] for each in found] == [1, 1]
+    assert found[0]["inductor"]["fxgraph_cache_miss"] == 1
+    assert "fxgraph_cache_miss" not in found[1]["inductor"] and found[1]["inductor"]["fxgraph_cache_hit"] == 1
+    assert list((cache / "compiled").iterdir()) == [cache / "compiled" / f"torch-{torch.__version__}"]
