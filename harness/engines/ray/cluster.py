@@ -99,7 +99,8 @@ def nodes() -> list[Node]:
     """Return the machines of the cluster that are alive."""
     import ray
 
-    alive = [each for each in ray.nodes() if each.get("Alive")]
+    listed: Any = ray.nodes  # untyped
+    alive = [each for each in listed() if each.get("Alive")]
     held = [(each.get("NodeManagerAddress", "?"), each.get("Resources", {})) for each in alive]
     return [Node(name, float(has.get("CPU", 0)), float(has.get("GPU", 0))) for name, has in held]
 
@@ -108,7 +109,8 @@ def free() -> Node:
     """Return what is free in the cluster, all machines together."""
     import ray
 
-    there = ray.available_resources()
+    available: Any = ray.available_resources  # untyped
+    there = available()
     return Node("free", float(there.get("CPU", 0)), float(there.get("GPU", 0)))
 
 
