@@ -292,6 +292,26 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class FedModel(Protocol):
+    """A model that can be fed without end: its `generate` takes pauses for what they are.
+
+    Engines that spread work (`ray`) feed such a model for as long as there are requests; others are given lists, one
+    after the other.
+    """
+
+    @property
+    def pauses(self) -> bool:
+        """True. None among the requests says that there is none at this moment: go on, and ask again soon."""
+
+    @property
+    def room(self) -> int:
+        """How many requests it is to have at a time, those that wait included, so that it never runs dry."""
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """Yield completions as `Model` does; what the iterable raises ends what runs, and goes on to the caller."""
+
+
+@runtime_checkable
 class StreamingModel(Model, Protocol):
     """A model whose answers can be followed as they are made; `harness chat` shows those of other models as a whole."""
 
@@ -327,6 +347,26 @@ class Engine(Protocol):
 
     def load(self, model: str) -> Model:
         """Load the model; raise ModelError, with the remedy on one line, when that fails."""
+
+
+@runtime_checkable
+class SpreadingEngine(Engine, Protocol):
+    """An engine that has another one run the model, in several places (`ray`)."""
+
+    @property
+    def engine(self) -> str:
+        """The name of the other, or ``auto``; its options stand in its own table."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the other one runs on this machine, so that it must be available here."""
+
+    @property
+    def inner(self) -> Engine | None:
+        """The other one; None before it has been given."""
+
+    def over(self, inner: Engine) -> Engine:
+        """Return this engine with the other one given to it, which its outputs are those of."""
 
 
 @runtime_checkable

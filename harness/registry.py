@@ -208,12 +208,16 @@ def load(plugin: Plugin) -> Any:
         raise PluginError(f"{plugin.label} from {plugin.origin} failed to load: {_one_line(reason)}") from error
 
 
+def origin(plugin: Any) -> Plugin | None:
+    """Return the plugin that an object is of which a registry gave out, with options or without; None for another."""
+    return _GIVEN.get((type(plugin), str(getattr(plugin, "name", None))))
+
+
 def described(plugin: Any) -> str:
     """Return what messages call an object that a registry gave out, with its options or without: kind, name, origin."""
-    name = getattr(plugin, "name", None)
-    given = _GIVEN.get((type(plugin), str(name)))
+    given = origin(plugin)
     if given is None:
-        return f"{type(plugin).__name__} {name!r}"
+        return f"{type(plugin).__name__} {getattr(plugin, 'name', None)!r}"
     return given.label if given.distribution == IN_MEMORY else f"{given.label} from {given.origin}"
 
 

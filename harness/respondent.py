@@ -20,7 +20,7 @@ from typing import Any
 from harness.calls import blamed
 from harness.config import configured
 from harness.errors import ConfigError, ModelError
-from harness.interfaces import Engine, Model, Tokenizer
+from harness.interfaces import Engine, Model, SpreadingEngine, Tokenizer
 from harness.prompts import NO_OPTIONS, Choice, FormatOptions, PromptFormat, choose_format
 from harness.registry import Registry
 from harness.types import Choices, Generation, Message, Request
@@ -51,7 +51,7 @@ class Respondent:
         self.model_identity = dict(engine.identity(model))
         self.identity: Mapping[str, Any] = {
             "model": self.model_identity,
-            "engine": engine.name,
+            "engine": running(engine).name,
             "prompt_format": _described(choice.format),
             "chat_template": _template_digest(choice.format, tokenizer),
         }
@@ -198,6 +198,8 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
         problem = engine.available()
         if problem is not None:
             raise ModelError(f"engine {engine.name!r} cannot run here: {problem}")
+        if isinstance(engine, SpreadingEngine):
+            return _spread(engine, tables, registry)
         return engine, "--engine"
     enabled = {plugin.name for plugin in registry.plugins("engines") if plugin.status == "ok"}
     problems: list[str] = []
@@ -209,6 +211,26 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
                 return engine, "; ".join(["auto", *problems])
             problems.append(f"{each} cannot run here: {problem}")
     raise ModelError("; ".join(problems) or "no engine is installed that can load a model")
+
+
+def _spread(engine: SpreadingEngine, tables: Mapping[str, Any], registry: Registry) -> tuple[Engine, str]:
+    """Return an engine with the one that it spreads; whether that can run is asked where it runs."""
+    if engine.is_here or engine.engine == "auto":
+        inner, why = choose_engine(engine.engine, tables, registry)
+    else:
+        inner, why = configured(tables, engine.engine, registry.engine(engine.engine)), "--engine"
+    return engine.over(inner), f"--engine; its replicas run {inner.name}{why.removeprefix('--engine')}"
+
+
+def running(engine: Engine) -> Engine:
+    """Return the engine whose outputs they are: of one that spreads work, the one that it has it done by."""
+    inner = engine.inner if isinstance(engine, SpreadingEngine) else None
+    return engine if inner is None else inner
+
+
+def engine_tables(engine: Engine) -> tuple[str, ...]:
+    """Return the names of the tables whose options an engine takes."""
+    return tuple(dict.fromkeys((engine.name, running(engine).name)))
 
 
 def model_name(model: str) -> str:

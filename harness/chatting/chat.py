@@ -20,7 +20,7 @@ from harness.interfaces import JudgedScorer, Model
 from harness.judging.judging import judge_sample
 from harness.parsers import without_reasoning
 from harness.registry import Registry
-from harness.respondent import Respondent, choose_engine, make_respondent
+from harness.respondent import Respondent, choose_engine, engine_tables, make_respondent
 from harness.runs.environment import environment
 from harness.runs.folder import RUN_FORMAT
 from harness.runs.judgements import JudgementLog, Verdict
@@ -56,7 +56,7 @@ def make_speaker(options: RunOptions, registry: Registry) -> tuple[Respondent, G
     Raises HarnessError where engine, model, prompt format or options do not fit.
     """
     engine, why = choose_engine(options.engine, options.options, registry)
-    known = (CHAT, SCORER, JUDGE, TEMPLATE, engine.name)
+    known = (CHAT, SCORER, JUDGE, TEMPLATE, *engine_tables(engine))
     for name in options.options:
         if name not in known:
             raise ConfigError(f"unknown option or plugin {name!r}{nearest(name, known)}")

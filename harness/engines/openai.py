@@ -52,6 +52,9 @@ _LOOK = 0.05
 #: Seconds that may be waited for a thread at once.
 _LONGEST_WAIT = 3600.0
 
+#: Seconds until a pause in the requests is looked at again.
+_PAUSE = 0.01
+
 #: Is told all of an answer's text so far, as it comes in.
 _Tell = Callable[[str], object]
 
@@ -197,8 +200,11 @@ class OpenAIEngine:
 class ServedModel:
     """A model on a server. `known` are the names of the models that the server lists, for the hint after a 404.
 
-    `notices` say what requests had to be sent without, or with less of, than was asked.
+    `notices` say what requests had to be sent without, or with less of, than was asked. None among its requests is a
+    pause, and `room` how many it has at a time (`harness.interfaces.FedModel`).
     """
+
+    pauses: ClassVar[bool] = True
 
     def __init__(self, engine: OpenAIEngine, model: str, known: tuple[str, ...] = ()) -> None:
         self._engine = engine
@@ -207,9 +213,10 @@ class ServedModel:
         self._limit_name = "max_tokens"
         self._omitted = dict.fromkeys(engine.omit)
         self._budget = Budget(engine.total_timeout, engine.total_bytes)
+        self.room = 2 * engine.concurrency
         self.notices: list[str] = []
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield a completion for each request as its answer comes in.
 
         No more than twice `concurrency` requests are taken from the iterable before their completions are yielded. What
@@ -223,15 +230,19 @@ class ServedModel:
         with self._session() as submit:
             try:
                 while True:
-                    for request in islice(source, 2 * self._engine.concurrency - len(running)):
+                    wait = _LONGEST_WAIT
+                    for request in islice(source, self.room - len(running)):
+                        if request is None:
+                            wait = _PAUSE
+                            break
                         future = submit(request)
                         running.add(future)
                         future.add_done_callback(finished.put)
-                    if not running:
+                    if not running and wait != _PAUSE:
                         return
                     self._budget.check()
                     try:
-                        future = finished.get(timeout=min(self._budget.left, _LONGEST_WAIT))
+                        future = finished.get(timeout=min(self._budget.left, wait))
                     except Empty:
                         continue
                     running.remove(future)

@@ -67,6 +67,11 @@ class TransformersEngine:
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise ConfigError(f"transformers.batch_tokens must be at least 1, not {self.batch_tokens}")
 
+    @property
+    def accelerators(self) -> int | None:
+        """How many GPUs it takes, for those who reserve them; None: one where there are any."""
+        return None if self.device == "auto" else int(self.device.startswith("cuda"))
+
     def available(self) -> str | None:
         """Return None if torch, transformers and the device asked for are there, else what is missing."""
         for library in ("torch", "transformers"):
@@ -154,7 +159,10 @@ def harness_engines() -> Iterable[Engine]:
 
 
 class TransformersModel:
-    """A network on its device, with its tokenizer."""
+    """A network on its device, with its tokenizer.
+
+    `room` is how many requests it is to be given at a time, so that batches are full and of rows of like lengths.
+    """
 
     def __init__(
         self,
@@ -173,6 +181,7 @@ class TransformersModel:
         sizes |= {"prefill_tokens": _PREFILL[kind]}
         self._decoder: Decoder | None = Decoder(network, RowTexts(tokenizer), stop_ids, **sizes)
         self._weigher: Weigher | None = Weigher(network, **sizes)
+        self.room = 4 * _ROWS[kind]
         self._device = device
         self._vocabulary: int = network.get_input_embeddings().num_embeddings
         self._context = context

@@ -41,6 +41,9 @@ _DEPTH = 2
 #: Seconds for which requests are gathered into one message.
 _GATHER = 0.02
 
+#: Seconds until a pause in the requests is looked at again.
+_PAUSE = 0.005
+
 #: Seconds between looks at whether the replicas' processes live, while nothing arrives from them.
 _LOOK = 1.0
 
@@ -108,6 +111,14 @@ class VllmEngine:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.gpu_memory_utilization is not None and not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}")
+
+    @property
+    def accelerators(self) -> int:
+        """How many GPUs it takes, for those who reserve them."""
+        if _built_for_cpu():
+            return 0
+        staged = self.engine_args.get("pipeline_parallel_size", 1)
+        return self.tensor_parallel_size * self.data_parallel_size * (staged if isinstance(staged, int) else 1)
 
     def available(self) -> str | None:
         """Return None where vLLM is installed and finds the devices that it was built for, else why not."""
@@ -208,7 +219,9 @@ def harness_engines() -> Iterable[Engine]:
 
 
 class VllmModel:
-    """A model loaded into one or more replicas."""
+    """A model loaded into one or more replicas; None among its requests is a pause (`harness.interfaces.FedModel`)."""
+
+    pauses: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, environments: Sequence[Mapping[str, str]]) -> None:
         self._keys = count()
@@ -224,7 +237,12 @@ class VllmModel:
             self.close()
             raise
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def room(self) -> int:
+        """How many requests it has at a time: those that run, and those that take their places."""
+        return sum(replica.capacity for replica in self._replicas)
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield completions as they finish; see `harness.interfaces.Model`.
 
         Raises ModelError in one line when a replica dies, which closes the model, and RuntimeError when called while
@@ -243,7 +261,9 @@ class VllmModel:
                     return news
         raise AssertionError("a request ends with a completion")
 
-    def _run(self, requests: Iterable[Request], streamed: bool = False) -> Generator[Completion | Grown, None, None]:
+    def _run(
+        self, requests: Iterable[Request | None], streamed: bool = False
+    ) -> Generator[Completion | Grown, None, None]:
         if self._generating:
             raise RuntimeError("generate is still running: exhaust or close its iterator first")
         if not self._finalizer.alive:
@@ -251,12 +271,12 @@ class VllmModel:
         self._generating = True
         waiting = iter(requests)
         try:
-            more = True
-            while more or any(replica.in_flight for replica in self._replicas):
+            more: bool | None = True
+            while more is not False or any(replica.in_flight for replica in self._replicas):
                 roomiest = max(self._replicas, key=lambda replica: replica.room)
-                if more and roomiest.room >= roomiest.portion:
+                if more is not False and roomiest.room >= roomiest.portion:
                     more = self._refill(roomiest, waiting, streamed)
-                    yield from self._arrived(timeout=0)
+                    yield from self._arrived(timeout=_PAUSE if more is None else 0)
                 else:
                     yield from self._arrived(timeout=_LOOK)
         except ModelError:
@@ -267,20 +287,27 @@ class VllmModel:
             for replica in self._replicas:
                 replica.abort()
 
-    def _refill(self, replica: _Replica, waiting: Iterator[Request], streamed: bool) -> bool:
-        """Send a replica the requests that can be had at once, as far as it has room; return whether there may be more.
+    def _refill(self, replica: _Replica, waiting: Iterator[Request | None], streamed: bool) -> bool | None:
+        """Send a replica the requests that can be had at once, as far as it has room.
 
-        One message for many requests: each one wakes the other process, which on a busy machine costs milliseconds.
+        Return whether there may be more, None where there are none at this moment. One message for many requests: each
+        one wakes the other process, which on a busy machine costs milliseconds.
         """
         batch: dict[int, Request] = {}
         deadline = time.monotonic() + _GATHER
-        more = True
+        more: bool | None = True
         while more and len(batch) < replica.room and time.monotonic() < deadline:
-            if (request := next(waiting, None)) is None:
+            try:
+                request = next(waiting)
+            except StopIteration:
                 more = False
+                break
+            if request is None:
+                more = None
             else:
                 batch[next(self._keys)] = request
-        replica.submit(batch, streamed)
+        if batch:
+            replica.submit(batch, streamed)
         return more
 
     def _arrived(self, timeout: float) -> Iterator[Completion | Grown]:
@@ -309,7 +336,7 @@ class _Replica:
     def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:
         self.connection, theirs = Pipe()
         self.in_flight: dict[int, Request] = {}
-        self._capacity = 0
+        self.capacity = 0
         self._failed = False
         # Without a name, so that nothing is left of it; on the terminal where the user asks for it.
         self._log = None if "VLLM_LOGGING_LEVEL" in os.environ else tempfile.TemporaryFile()  # noqa: SIM115
@@ -329,18 +356,18 @@ class _Replica:
     @property
     def room(self) -> int:
         """How many more requests it may be given now."""
-        return self._capacity - len(self.in_flight)
+        return self.capacity - len(self.in_flight)
 
     def await_ready(self) -> None:
         """Wait until the engine has loaded; ModelError if it does not."""
         message = self._next()
         assert isinstance(message, Ready)
-        self._capacity = _DEPTH * message.max_num_seqs
+        self.capacity = _DEPTH * message.max_num_seqs
 
     @property
     def portion(self) -> int:
         """How much room there must be for the replica to be given more: far less than what waits in it meanwhile."""
-        return max(1, self._capacity // 8)
+        return max(1, self.capacity // 8)
 
     def submit(self, batch: Mapping[int, Request], streamed: bool) -> None:
         """Send requests, each under a key that has not been used before."""
@@ -400,7 +427,7 @@ class _Replica:
             if re.search(_INDIRECT, message) and (logged := re.search(_LOGGED_ERROR, content, re.MULTILINE)):
                 cause = logged[1]  # the first; those after it are the other processes' accounts of it
         remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, cause)), "")
-        doing = "vLLM died while generating" if self._capacity else "vLLM cannot load the model"
+        doing = "vLLM died while generating" if self.capacity else "vLLM cannot load the model"
         return ModelError("; ".join(filter(None, [f"{doing}: {cause[:_LONGEST].rstrip('. ')}", remedy, where])))
 
     def stop(self) -> None:
@@ -408,7 +435,7 @@ class _Replica:
 
         A process that has failed, or has not loaded yet, is told to end at once.
         """
-        at_once = self._failed or not self._capacity
+        at_once = self._failed or not self.capacity
         if at_once:
             self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

@@ -21,7 +21,7 @@ from harness.evaluation.selection import select
 from harness.interfaces import Benchmark, Parser, Scorer
 from harness.prompts import FormatOptions, format_options
 from harness.registry import Registry
-from harness.respondent import Respondent, choose_engine, make_respondent
+from harness.respondent import Respondent, choose_engine, engine_tables, make_respondent, running
 from harness.runs.folder import RUN_FORMAT
 from harness.statistics import GroupsAre
 from harness.types import DataFile, Example, Generation, PluginSource, Request, described, sample_key
@@ -221,7 +221,7 @@ def make_plans(options: RunOptions, registry: Registry) -> tuple[Plan, ...]:
         raise ConfigError("--replace goes with --run-dir DIR")
     benchmarks = [_benchmark(options, name, registry) for name in names]
     tables = (name for benchmark in benchmarks for name in _tables_of(options, benchmark))
-    used = [JUDGE, TEMPLATE, engine.name, *options.trackers, *tables]
+    used = [JUDGE, TEMPLATE, *engine_tables(engine), *options.trackers, *tables]
     judged = [registry.scorer(_scorer(options, each)).judged for each in benchmarks]
     options = _narrowed(options, used, any(judged), registry)
     _refuse_unknown(options, used)
@@ -358,7 +358,7 @@ def _check_likelihoods(
 def _check_samples(options: RunOptions, benchmark: Benchmark, respondent: Respondent, examples: int) -> None:
     """Raise ConfigError for samples that would all be the same (recorded ones are what they are), or are too many."""
     asked, temperature = options.samples, benchmark.generation.temperature
-    if asked > 1 and temperature == 0 and respondent.engine.name not in (REPLAY, IMPORT):
+    if asked > 1 and temperature == 0 and running(respondent.engine).name not in (REPLAY, IMPORT):
         remedy = f"--set {next(_tables_of(options, benchmark))}.generation.temperature=0.7"
         raise ConfigError(
             f"samples {asked}: {benchmark.name} is asked at temperature 0, which gives the same each time; {remedy}"

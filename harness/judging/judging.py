@@ -27,7 +27,7 @@ from harness.evaluation.plan import JUDGE, TEMPLATE, Plan, RunOptions
 from harness.evaluation.progress import Progress
 from harness.evaluation.repeats import averaged
 from harness.evaluation.results import recorded, with_judgements
-from harness.interfaces import JudgedScorer, Model
+from harness.interfaces import JudgedScorer, Model, SpreadingEngine
 from harness.judging.self_preference import family_of, with_self_preference
 from harness.parsers import without_reasoning
 from harness.prompts import format_options
@@ -71,10 +71,22 @@ def make_judge(options: RunOptions, registry: Registry) -> Respondent:
     if not isinstance(table, Mapping):
         raise ConfigError(f"options of the judge's engine are given as {JUDGE}.OPTION=VALUE, not {JUDGE}={table}")
     own = {name: value for name, value in table.items() if name not in ("system", "template", TEMPLATE)}
-    tables = {plugin.name: own for plugin in registry.plugins("engines")}
+    tables = _engine_tables(options.judge_engine, own, registry)
     engine, why = choose_engine(options.judge_engine, tables, registry)
     said = format_options(table.get("system"), table.get("template"), table.get(TEMPLATE, {}), f"{JUDGE}.{TEMPLATE}")
     return make_respondent(model, engine, why, options.judge_prompt_format, said)
+
+
+def _engine_tables(engine: str, own: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
+    """Return the tables of options of a judge's engine; the options of one that it spreads stand in a table in it.
+
+    ``judge.replicas=4``, and ``judge.vllm.tensor_parallel_size=2``.
+    """
+    names = [plugin.name for plugin in registry.plugins("engines")]
+    if engine == "auto" or not isinstance(registry.engine(engine), SpreadingEngine):
+        return dict.fromkeys(names, own)
+    within = {name: own[name] for name in names if name in own and name != engine}
+    return {**within, engine: {name: value for name, value in own.items() if name not in within}}
 
 
 def judging_options(pairs: Sequence[str], flags: Mapping[str, Any]) -> RunOptions:
