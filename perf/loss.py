@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._dynamo.utils import counters
 
 from beside_trl import SIZES, random_model
 from harness.training.data.packing import DocumentRows
@@ -122,8 +123,7 @@ def compare(lm: Any, kind: str, tokens: Tokens, ranks: Ranks, rounds: int, batch
         spans["transformers"].append(span)
     count = len(tokens.ids)
     rates = {name: count / statistics.median(each) for name, each in spans.items()}
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    print(json.dumps({"name": "compiled", "graphs": graphs}), flush=True)
+    print(json.dumps({"name": "compiled", "graphs": counters["stats"]["unique_graphs"]}), flush=True)
     for name, each in spans.items():
         print(json.dumps({"name": name, "tok_s": rates[name], "seconds": each, "tokens": count}), flush=True)
     error = float(np.max(np.abs(found / expected - 1)))

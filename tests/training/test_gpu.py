@@ -79,6 +79,21 @@ def test_one_launch_updates_parameters_as_the_cpu_does(make: Any, dtype: torch.d
     check_one_launch(make, dtype, moments, even, torch.device("cuda"))
 
 
+@pytest.mark.parametrize("trained", [{}, {"lora_rank": "8", "recompute": "full"}])
+def test_trainings_end_alike_wherever_state_lies(tmp_path: Path, problems: Path, trained: dict[str, str]) -> None:
+    """On the card, on the host, and as is chosen; to the bit, of whole models and of adapters."""
+    model, ended = make_tiny_model(tmp_path / "model", hidden=128), []
+    more = {"device": "cuda", "deterministic": "true", **trained}
+    for number, memory in enumerate(({}, {"offload": "0.5"}, {"offload": "1"})):
+        out = tmp_path / str(number)
+        finished(command(model, problems, out, **more, **memory), tmp_path)
+        ended.append(outcome(out))
+    for other in ended[1:]:
+        assert_same(ended[0], other)
+    said = finished(command(model, problems, tmp_path / "auto", **more, memory="auto"), tmp_path)
+    assert "chosen      microbatch_size=" in said and "nothing is faster" in said
+
+
 @pytest.mark.parametrize("make", [AdamW, RMSprop])
 def test_state_on_the_host_is_updated_as_state_beside_the_weights(make: Any) -> None:
     check_offload(make, torch.device("cuda"))
