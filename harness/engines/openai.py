@@ -369,7 +369,9 @@ class ServedModel:
                 left = left_for(said, limit)
                 if left is not None:
                     limit = left
-                    self._notice("max_tokens is above what the model's context leaves; it was lowered where needed")
+                    self._notice(
+                        "max_tokens is above what the model or its context allows; it was lowered where needed"
+                    )
                 elif not self._adapt(said, error.param, body):
                     raise
 

@@ -14,13 +14,26 @@ if TYPE_CHECKING:
 KEY = "OPENAI_API_KEY"
 NO_KEY = "no-key"  # the client insists on one; servers of one's own take any
 
+#: What is told of it where `left_for` has found less.
+LOWERED = "max_tokens is above what the model or its context allows; it was lowered where needed"
+
 #: A server's message is quoted up to this many characters.
 _LONGEST = 400
 
-#: What servers write where prompt and answer together would be too long.
-_CONTEXT = re.compile(r"context length is ([\d,]+)", re.IGNORECASE)
+#: What servers write where prompt and answer together would be too long: OpenAI, vLLM, SGLang and TGI.
+_CONTEXT = re.compile(r"context length (?:is|of) ([\d,]+)|must be <= ([\d,]+)", re.IGNORECASE)
 _SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
-_INPUT = re.compile(r"([\d,]+) (?:in the (?:messages|prompt)|input tokens)", re.IGNORECASE)
+_INPUT = re.compile(
+    r"([\d,]+) (?:in the (?:messages|prompt)|input tokens|tokens from the input)|Given: ([\d,]+) `inputs`",
+    re.IGNORECASE,
+)
+
+#: What they write where the answer alone would be: vLLM of the whole context, OpenAI and Anthropic of what is written.
+_ANSWER = re.compile(
+    r"max_\w*tokens\S* cannot be greater than max_model_len\W+([\d,]+)|at most ([\d,]+) completion tokens"
+    r"|max_\w*tokens: [\d,]+ > ([\d,]+)",
+    re.IGNORECASE,
+)
 
 
 def own_key() -> str:
@@ -32,12 +45,21 @@ def own_key() -> str:
 
 
 def left_for(said: str, limit: int) -> int | None:
-    """Return how many tokens the context leaves for an answer, where the server says that `limit` is too many."""
-    context, sent = _CONTEXT.search(said), _INPUT.search(said)
-    if context is None or sent is None:
+    """Return how many tokens are left for an answer, where the server says that `limit` is too many."""
+    context, sent, alone = _CONTEXT.search(said), _INPUT.search(said), _ANSWER.search(said)
+    if alone is not None:
+        left = _number(alone) - (alone[1] is not None)  # a prompt has a token at least
+    elif (
+        context is not None and sent is not None and "characters" not in said
+    ):  # of these the prompt alone has too many
+        left = _number(context) - _number(sent)
+    else:
         return None
-    left = int(context.group(1).replace(",", "")) - int(sent.group(1).replace(",", ""))
     return left if 0 < left < limit else None
+
+
+def _number(found: re.Match[str]) -> int:
+    return int(next(filter(None, found.groups())).replace(",", "") or 0)
 
 
 def said_in(error: APIStatusError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.engines.detokenizing import Detokenizer
-from harness.parsers.reasoning import open_thought, thought_end
+from harness.parsers.reasoning import closing_of, thought_end
 
 #: As many tokens of a prompt's end as hold the border that opens a thought.
 _TAIL = 16
@@ -22,19 +22,18 @@ class Thoughts:
 
     def closing(self, prompt: Sequence[int], ids: Sequence[int]) -> list[int]:
         """Return the tokens that close the thought in which `ids` end behind `prompt`; none where they end in none."""
-        border = self._open(prompt, ids)
-        if border is None:
-            return []
-        return [*self._tokenizer.encode(f"\n{border}\n\n", add_special_tokens=False)]
+        closing = self._closing(prompt, ids)
+        return [] if closing is None else [*self._tokenizer.encode(closing, add_special_tokens=False)]
 
     def count(self, prompt: Sequence[int], ids: Sequence[int]) -> int:
         """Return how many of `ids` are a thought with its borders: those up to its end, all where it has none."""
-        if self._open(prompt, ids) is not None:
+        if self._closing(prompt, ids) is not None:
             return len(ids)
-        end = thought_end(self._detokenizer.text(ids))
+        end = thought_end(self._detokenizer.text(ids), self._detokenizer.text(prompt[-_TAIL:]))
         return (
             bisect_left(range(len(ids)), end, key=lambda place: len(self._detokenizer.text(ids[:place]))) if end else 0
         )
 
-    def _open(self, prompt: Sequence[int], ids: Sequence[int]) -> str | None:
-        return open_thought(self._detokenizer.text(ids), self._detokenizer.text(prompt[-_TAIL:]))
+    def _closing(self, prompt: Sequence[int], ids: Sequence[int]) -> str | None:
+        before = self._detokenizer.text(prompt[-_TAIL:])
+        return closing_of(self._detokenizer.text(ids), before)

@@ -51,6 +51,10 @@ _GRANITE_ANSWER: Final = re.compile(r"here(?:'s| is) my response:", re.IGNORECAS
 _ANSWER_BORDERS: Final = re.compile(
     r"<\|(?:begin_of_solution|end_of_solution|start_response|end_response|start_text|end_text)\|>", re.IGNORECASE
 )
+# How a message of harmony's ends and the one that is meant for the reader begins, by token.
+_TO_FINAL: Final = ("<|end|>", "<|start|>", "assistant", "<|channel|>", "final", "<|message|>")
+# What opens the answer behind a thought that ended so, in models that put it in an envelope too.
+_ANSWERS: Final = {"<|end_of_thought|>": "\n\n<|begin_of_solution|>", "<|end_thinking|>": "<|start_response|>"}
 _HEAD: Final = re.compile(r"\s*+(?:(?:assistant)?(?:analysis|final)[A-Z0-9(*$\\#\n]|[Hh]ere(?:'s| is) my thought)")
 
 Span = tuple[int, int]
@@ -84,10 +88,52 @@ def is_thought_only(output: str) -> bool:
     return not without_reasoning(output).strip() and bool(output.strip())
 
 
+def closing_of(output: str, prompt: str = "") -> str | None:
+    """Return what closes the thought in which an output ends, and opens the answer; None where it ends in none.
+
+    A thought may have been opened at the end of the `prompt`. It is closed in the terms of its own envelope, and an
+    answer that has one too is opened: the final channel of harmony, ``<|begin_of_solution|>``, ``<|START_RESPONSE|>``.
+
+    >>> closing_of("<think>Well,"), closing_of("<think>Well.</think>B"), closing_of("Well,", "Think! <think>\\n")
+    ('\\n</think>\\n\\n', None, '\\n</think>\\n\\n')
+    >>> closing_of("<|channel|>analysis<|message|>Well,", "<|start|>assistant")
+    '<|end|><|start|>assistant<|channel|>final<|message|>'
+    """
+    begun = _message(prompt) + output
+    if "<|channel|>" in begun:
+        return _to_final(begun)
+    if _GRANITE.match(output):
+        return None if _GRANITE_ANSWER.search(output) else "\n\nHere is my response:\n"
+    border = open_thought(output, prompt)
+    if border is None:
+        return None
+    opener = _ANSWERS.get(border.lower(), "")
+    return f"\n{border}{opener.upper() if border.isupper() else opener}\n\n"
+
+
+def _message(prompt: str) -> str:
+    """Return the beginning of harmony's message in which a prompt ends."""
+    return prompt[max(0, prompt.rfind("<|start|>")) :]
+
+
+def _to_final(text: str) -> str | None:
+    """Return what leads from the end of a text in harmony's format to the final channel, None where it is there."""
+    channel = text.rpartition("<|channel|>")[2]
+    if channel.startswith("final"):
+        return None if channel.startswith("final<|message|>") or "<|constrain|>" in channel else "<|message|>"
+    if not channel:
+        return "final<|message|>"
+    for end in range(4, 0, -1):
+        if text.endswith("".join(_TO_FINAL[:end])):
+            return "".join(_TO_FINAL[end:])
+    rest = "".join(_TO_FINAL)
+    return rest if "<|message|>" in channel else f"<|message|>{rest}"
+
+
 def open_thought(output: str, prompt: str = "") -> str | None:
     """Return the border that would close the thought in which an output ends, None where it ends in none.
 
-    A thought may have been opened at the end of the `prompt`. Harmony's channels are not looked at.
+    A thought may have been opened at the end of the `prompt`. Harmony's channels have no borders; see `closing_of`.
 
     >>> open_thought("<think>Well,"), open_thought("<think>Well.</think>B"), open_thought("Well,", "Think! <think>\\n")
     ('</think>', None, '</think>')
@@ -100,17 +146,24 @@ def open_thought(output: str, prompt: str = "") -> str | None:
             opened = None
         elif opened is None and not _is_mentioned(output, border) and not _line_before(output, border.start()):
             opened = border.group()
-    return None if opened is None else _closing(opened.lower() if opened[0] == "<" else opened)
+    return None if opened is None else _closing(opened)
 
 
-def thought_end(output: str) -> int:
+def thought_end(output: str, prompt: str = "") -> int:
     """Return where the last closed thought of an output ends, its border included; 0 where there is none.
 
     >>> thought_end("<think>Well.</think>B"), thought_end("B")
     (20, 0)
     """
-    ends = (border.end() for border in _BORDER.finditer(output) if border.group("close"))
-    return max((end for end in ends), default=0)
+    text = (begun := _message(prompt)) + output
+    if "<|channel|>" in text:
+        thoughts = [channel for channel in _CHANNEL.finditer(text) if channel.group("name") != "final"]
+        ends = [_CHANNEL_END.search(text, thought.end()) for thought in thoughts]
+        return max([0, *(end.end() - len(begun) for end in ends if end)])
+    if _GRANITE.match(output):
+        found = _GRANITE_ANSWER.search(output)
+        return found.end() if found else 0
+    return max((border.end() for border in _BORDER.finditer(output) if border.group("close")), default=0)
 
 
 def _line_before(output: str, place: int) -> str:
@@ -118,15 +171,17 @@ def _line_before(output: str, place: int) -> str:
 
 
 def _closing(opened: str) -> str:
-    if opened.startswith("<|channel>"):
+    if opened.lower().startswith("<|channel>"):
         return "<channel|>"
     if opened.startswith("<unused94>"):
         return "<unused95>"
-    if opened.startswith("<|"):
+    if opened.startswith("<|"):  # a token, which has its case
         name = opened[2:-2]
-        return f"<|{name.replace('begin', 'end').replace('start', 'end')}|>" if "_" in name else f"<|/{name}|>"
+        end = "END" if name.isupper() else "end"
+        ended = re.sub("begin|start", end, name, flags=re.IGNORECASE)
+        return f"<|{ended}|>" if "_" in name else f"<|/{name}|>"
     name = re.split(r"[\s>]", opened[1:], maxsplit=1)[0]
-    return f"</{name}>" if opened[0] == "<" else f"{opened[0]}/{opened[1:]}"
+    return f"</{name.lower()}>" if opened[0] == "<" else f"{opened[0]}/{opened[1:]}"
 
 
 def border_tokens(special: Iterable[str]) -> set[str]:

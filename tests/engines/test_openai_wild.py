@@ -154,6 +154,12 @@ def test_a_refusal_of_something_else_stays_a_failure(server: CompletionsServer) 
         "1000 in the completion).",
         "'max_tokens' or 'max_completion_tokens' is too large: 1000. This model's maximum context length is 2048 "
         "tokens and your request has 2000 input tokens (1000 > 2048 - 2000).",
+        "Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total of "
+        "3000 tokens: 2000 tokens from the input messages and 1000 tokens for the completion.",
+        "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 2000 `inputs` tokens and 1000 `max_new_tokens`",
+        "max_tokens=1000 cannot be greater than max_model_len=49. Please request fewer output tokens.",
+        "max_tokens is too large: 1000. This model supports at most 48 completion tokens, whereas you provided 1000.",
+        "max_tokens: 1000 > 48, which is the maximum allowed number of output tokens",
     ],
 )
 def test_the_limit_is_lowered_to_what_the_context_leaves(server: CompletionsServer, said: str) -> None:
@@ -162,7 +168,7 @@ def test_the_limit_is_lowered_to_what_the_context_leaves(server: CompletionsServ
     found = list(model.generate(request(f"q/{n}", f"question {n}", max_tokens=1000) for n in range(3)))
     assert [each.error for each in found] == [None] * 3
     assert [call.body["max_tokens"] for call in server.calls] == [1000, 48] * 3
-    assert model.notices == ["max_tokens is above what the model's context leaves; it was lowered where needed"]
+    assert model.notices == ["max_tokens is above what the model or its context allows; it was lowered where needed"]
 
 
 def test_a_prompt_that_leaves_no_room_stays_a_failure(server: CompletionsServer) -> None:

@@ -13,12 +13,13 @@ from harness.engines.thinking import Thoughts
 from harness.engines.transformers import TransformersEngine
 from harness.errors import HarnessError
 from harness.models import find_model
-from harness.parsers.reasoning import open_thought
+from harness.parsers.reasoning import closing_of, open_thought, without_reasoning
 from harness.runs.folder import Run
 from harness.testing.fakes import FakeEngine
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.types import Completion, Generation, Prompt, Request
 from tests.conftest import Command
+from tests.prompts.shapes import make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,6 +27,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", steps=60)
+
+
+def shape_to(folder: Path, size: int, end: int) -> None:
+    """Give a model as many embeddings as its tokenizer has tokens, and its end."""
+    from transformers import LlamaForCausalLM
+
+    network: Any = LlamaForCausalLM.from_pretrained(folder)
+    network.resize_token_embeddings(size, mean_resizing=False)
+    network.config.eos_token_id = network.generation_config.eos_token_id = end
+    network.save_pretrained(folder)
 
 
 def ask(model: Any, ids: tuple[int, ...], **generation: Any) -> Completion:
@@ -69,6 +80,10 @@ def test_thoughts_are_counted_with_their_borders(tiny: Path) -> None:
         ("[THINK]Hm", "[/THINK]"),
         ("<|begin_of_thought|>Hm", "<|end_of_thought|>"),
         ("<|think_start|>Hm", "<|think_end|>"),
+        ("<|START_THINKING|>Hm", "<|END_THINKING|>"),
+        ("<unused94>thought\nHm", "<unused95>"),
+        ("<|channel>thought\nHm", "<channel|>"),
+        ("◁think▷Hm", "◁/think▷"),
         ("<seed:think>Hm", "</seed:think>"),
         ("<think>Hm</think>B <think>is a tag", None),
         ("B", None),
@@ -77,6 +92,74 @@ def test_thoughts_are_counted_with_their_borders(tiny: Path) -> None:
 def test_the_border_that_closes_is_of_the_kind_that_opened(output: str, closing: str | None) -> None:
     assert open_thought(output) == closing
     assert closing is None or open_thought(f"{output}{closing}") is None
+
+
+FINAL = "<|end|><|start|>assistant<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("output", "closing"),
+    [
+        ("<think>Hm", "\n</think>\n\n"),
+        ("<|begin_of_thought|>Hm", "\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n"),
+        ("<|START_THINKING|>Hm", "\n<|END_THINKING|><|START_RESPONSE|>\n\n"),
+        ("Here is my thought process:\nHm", "\n\nHere is my response:\n"),
+        ("Here is my thought process:\nHm\nHere is my response:\n5", None),
+        ("<|channel|>analysis<|message|>Hm", FINAL),
+        ("<|channel|>analysis<|message|>Hm<|end|>", FINAL[7:]),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>", FINAL[16:]),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant", FINAL[25:]),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>", FINAL[36:]),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final", FINAL[41:]),
+        (f"<|channel|>analysis<|message|>Hm{FINAL}5", None),
+        ("<|channel|>analysis", f"<|message|>{FINAL}"),
+        ("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary<|message|>Hm", FINAL),
+        ("<|channel|>final<|message|>5", None),
+        ("<|channel|>final <|constrain|>json<|message|>5", None),
+        ("5", None),
+    ],
+)
+def test_the_answer_is_asked_for_in_the_terms_of_the_envelope(output: str, closing: str | None) -> None:
+    """Whatever it is, the answer behind it is the response."""
+    before = "<|start|>assistant" if "<|channel|>" in output else ""
+    assert closing_of(output, before) == closing
+    if closing is not None:
+        assert without_reasoning(f"{output}{closing}12").strip() == "12"
+        assert closing_of(f"{output}{closing}12", before) is None
+
+
+def test_an_earlier_turn_is_no_thought_of_this_one() -> None:
+    past = "<|start|>assistant<|channel|>analysis<|message|>Hm<|end|><|start|>user<|message|>q<|end|><|start|>assistant"
+    assert closing_of("5", past) is None and closing_of("<|channel|>analysis<|message|>Hm", past) == FINAL
+    assert closing_of("Hm", f"{past}<|channel|>analysis<|message|>") == FINAL
+
+
+def make_harmony(folder: Path) -> Path:
+    """Write a random model whose tokenizer has harmony's tokens."""
+    make_tiny_model(folder)
+    tokenizer = make("gpt-oss")
+    tokenizer.save_pretrained(folder)
+    shape_to(folder, len(tokenizer), tokenizer.eos_token_id)
+    return folder
+
+
+def test_harmonys_analysis_is_cut_and_its_final_channel_opened(tmp_path: Path) -> None:
+    folder = str(make_harmony(tmp_path / "model"))
+    model, tokenizer = TransformersEngine().load(folder), find_model(folder).tokenizer
+    asked = "<|start|>user<|message|>2 + 3?<|end|><|start|>assistant<|channel|>analysis<|message|>"
+    prompt = (*tokenizer.encode(asked),)
+    cut = ask(model, prompt, max_tokens=40, thinking_tokens=9)
+    closing = tokenizer.encode(FINAL, add_special_tokens=False)
+    thought, answer = cut.text.split(FINAL)
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert cut.thought_tokens == 10 and closing[0] == end and len(closing) < 20
+    ids = (*prompt, *tokenizer.encode(thought, add_special_tokens=False), *closing)
+    assert without_reasoning("<|channel|>analysis<|message|>" + cut.text).strip() == answer.strip()
+    if len(ids) == len(prompt) + 9 + len(closing):  # random text need not be encoded as it was generated
+        assert ask(model, ids, max_tokens=40 - 9 - len(closing)).text == answer
+    thoughts = Thoughts(tokenizer, Detokenizer(tokenizer))
+    said = tokenizer.encode(f"<|channel|>analysis<|message|>Hm.{FINAL}5", add_special_tokens=False)
+    assert thoughts.count(prompt[:-3], said) == said.index(end) + 1
 
 
 def test_outputs_that_were_cut_off_while_thinking_are_a_figure_of_their_own(tmp_path: Path, harness: Command) -> None:

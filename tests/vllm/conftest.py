@@ -14,6 +14,7 @@ from harness.interfaces import Model
 from harness.models import find_model
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.types import Completion, FinishReason, Generation, Prompt, Request
+from tests.vllm.thinking import make_thinking_model
 
 HERE = Path(__file__).parent
 
@@ -41,6 +42,12 @@ class Expected(NamedTuple):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama in fp32 that has learnt to answer word problems and to stop."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", steps=500, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama in fp32 that thinks before it answers."""
+    return make_thinking_model(tmp_path_factory.mktemp("thinking") / "model")
 
 
 @pytest.fixture(scope="session")
