@@ -5,8 +5,8 @@
 `harness train sft` is started so many times on random words, in rows of 1,024 tokens, eight a step, on a random model.
 The first start compiles; the others find its code in $HARNESS_CACHE, a folder of this run. Seconds are from the start
 of the command to the plan, which data and tokenizer precede, and to the end of the first step, which importing, loading
-and compiling precede. Bytecode is kept too, as an installed package has it. --imports writes what Python's -X importtime
-says of one more start.
+and compiling precede. Bytecode is kept too, as an installed package has it. --imports writes what -X importtime says of
+one more start.
 """
 
 from __future__ import annotations
