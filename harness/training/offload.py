@@ -34,7 +34,7 @@ def offloaded(sizes: Mapping[str, int], share: float) -> set[str]:
     seen = taken = 0
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):  # the small ones make up for the large ones
         seen += size
-        if taken + size <= share * seen:
+        if size and taken + size <= share * seen:  # of a small tensor some ranks have nothing
             found.add(name)
             taken += size
     return found

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,8 @@ class Plan:
     @property
     def ways(self) -> Ways:
         """The ways to compute it."""
-        return Ways(self.shape, self.options, self.rows.positions, self.weight_bytes, self.world, self.reference_gib)
+        positions = cache(self.rows.positions)  # which gathers as many rows
+        return Ways(self.shape, self.options, positions, self.weight_bytes, self.world, self.reference_gib)
 
     @property
     def memory_text(self) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
 from harness.training.model.choice import MARGIN, Choice, Ways
 from harness.training.model.memory import Shape
+from harness.training.offload import refuse_offload
 from harness.training.options import TrainingOptions
 from harness.training.session import Session
 from harness_dpo import DPO
@@ -191,3 +193,24 @@ def test_preference_pairs_are_cut_as_was_chosen(tiny: Path, tmp_path: Path, monk
 def test_a_share_is_from_0_to_1(share: float) -> None:
     with pytest.raises(ValueError, match="offload is a share of the optimizer's state, from 0 to 1"):
         TrainingOptions(offload=share)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "free", "said"),
+    [
+        ("1", 8 << 30, "offload=0.5 keeps 2.8 GiB of the optimizer's state on the host, which may take 75% of the 3.0"),
+        ("2", 80 << 30, "offload=0.5 is for one GPU; several shard the optimizer's state: give offload=0"),
+    ],
+)
+def test_a_host_without_room_is_one_line(ranks: str, free: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU's parameters are asked stands for them here."""
+    weight: Any = SimpleNamespace(requires_grad=True, is_cuda=True, numel=lambda: 10**9, element_size=lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    monkeypatch.setattr("harness.training.offload.free_memory", lambda: free)
+    options = TrainingOptions(offload=0.5)
+    if ranks == "1":
+        refuse_offload(options, [("weight", weight)])
+        monkeypatch.setattr("harness.training.offload.free_memory", lambda: 3 << 30)
+    with pytest.raises(ConfigError, match=said):
+        refuse_offload(options, [("weight", weight)])
+    refuse_offload(replace(options, offload=0.0), [("weight", weight)])
