@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, ModelError, first_line
-from harness.files import cache_root, make_folder, open_read, read_json
+from harness.files import cache_root, check_values, make_folder, open_read, read_json
 
 #: The name of the folder of an adapter in a checkpoint.
 ADAPTER = "adapter"
@@ -132,11 +132,22 @@ def embeddings_of(folder: Path) -> int | None:
     try:
         with open_read(path, links=True) as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            content = file.read(min(length, _LONGEST_HEADER))
+            check_values(content)
+            header = json.loads(content)
         shapes = {name: entry.get("shape") for name, entry in header.items() if name != "__metadata__"}
         names = [name for name in shapes if name.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight"))]
         return int(shapes[names[0]][0]) if names else None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise ModelError(f"{path}: cannot be read ({first_line(error)}); copy the adapter anew") from error
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from harness.config import configure, merged
 from harness.errors import ConfigError, HarnessWarning, RunError, nearest
+from harness.files import expanded
 from harness.jobs import Evaluation, Importing, Judging
 from harness.registry import Kind, Registry
 from harness.runs.folder import RUN, Run, begun
@@ -207,7 +208,7 @@ def export(
 
     registry = registry or Registry()
     chosen = None if parser is None else _name(parser, "parsers", registry)
-    place = None if out is None else Path(out).expanduser()
+    place = None if out is None else expanded(out)
     return write_export(load_run(run), form, ExportOptions(place, chosen, organization, raw, force), registry)
 
 

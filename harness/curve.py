@@ -17,7 +17,7 @@ from typing import Any
 from harness.datasets import file_sha256
 from harness.errors import DataError, ModelError
 from harness.evaluation.plan import RunOptions
-from harness.files import replace_file
+from harness.files import expanded, read_json, replace_file
 from harness.jobs import Evaluation
 from harness.models import find_model
 from harness.registry import Registry
@@ -59,7 +59,7 @@ def curve(
 
 
 def _file(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     return path
@@ -88,7 +88,7 @@ def _perplexity(folder: Path, model: Path, texts: Sequence[str], data: str, form
 
 def _known(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return {key: as_json(Estimate(**said)) for key, said in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not as it is written: it is made anew
         return {}

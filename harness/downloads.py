@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness import limits
 from harness.errors import ModelError, first_line, untrusted
@@ -26,6 +26,10 @@ _LOOK = 0.5
 
 #: Bytes of memory that a download of a data file or a description may take.
 _MEMORY = 1 << 30
+
+
+#: Headers that become parts of paths in the cache.
+_NAMES = ("etag", "x-linked-etag", "x-repo-commit")
 
 
 class GivenUp(Exception):
@@ -40,6 +44,7 @@ def watched(fetch: Callable[[], T], repository: str, kind: str, *, most: int | N
     """
     from huggingface_hub import constants
 
+    _look_at_answers()
     folder = Path(constants.HF_HUB_CACHE, "--".join([f"{kind}s", *repository.split("/")]))
     outcome: Future[T] = Future()
 
@@ -65,6 +70,27 @@ def watched(fetch: Callable[[], T], repository: str, kind: str, *, most: int | N
         if thread.is_alive() and time.monotonic() - since > limits.STALL.value:
             raise GivenUp(f"nothing came for {limits.STALL.told} s ({limits.STALL})")
     return outcome.result()
+
+
+@functools.cache
+def _look_at_answers() -> None:
+    """Have answers refused that name a place outside the cache: the client stores a file by what a header calls it."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def made() -> Any:
+        client = default_client_factory()
+        client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks["response"], _check_names]}
+        return client
+
+    set_client_factory(made)
+
+
+def _check_names(response: Any) -> None:
+    for header in _NAMES:
+        name = response.headers.get(header, "").strip().removeprefix("W/").strip('"')
+        if name.startswith("/") or ".." in name.split("/"):
+            raise GivenUp(f"the hub answers with a {header} that leads out of the cache: {name[:80]!r}")
 
 
 def _resident() -> int:
@@ -100,7 +126,6 @@ def model_files(repository: str, revision: str | None, patterns: tuple[str, ...]
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
             GatedRepoError,
-            HfHubHTTPError,
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
             RevisionNotFoundError,
@@ -132,5 +157,5 @@ def model_files(repository: str, revision: str | None, patterns: tuple[str, ...]
             f"{repository}: no such folder here, the Hugging Face hub cannot be reached{reason} and nothing is cached; "
             f"give the model's folder, or run where there is a network: hf download {repository}"
         ) from error
-    except (HfHubHTTPError, GivenUp, OSError) as error:
+    except Exception as error:  # of an answer that makes no sense the client lets through what that leads to
         raise ModelError(f"{repository}: the Hugging Face hub failed ({first_line(error)}); try again") from error

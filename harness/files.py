@@ -23,13 +23,17 @@ from typing import Any, BinaryIO
 from harness import limits
 
 #: What `make_folder` calls the folder of a run before it is whole.
-_BEGUN = re.compile(r"\.\d{8}T\d{6}Z[\w.-]*\.\d+")
+_BEGUN = r"\.\d{8}T\d{6}Z[\w.-]*\.\d+"
 
 #: Bytes of JSON that take little memory, whatever they hold.
 _SMALL = 1 << 20
 
 #: Bytes of memory for a value behind a comma, a list and an object with a key or two.
 _COSTS = ((b",", 32), (b"[", 64), (b"{", 200))
+
+_WHOLE = 8 << 20  # files below this size are digested whole
+_PIECES = 256  # of the larger ones that many evenly spaced pieces,
+_PIECE = 4096  # of that many bytes each
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SAFE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # opening must neither wait for a pipe's writer nor take a terminal
@@ -61,6 +65,18 @@ def read_bytes(path: Path, *, root: Path | None = None, links: bool = False, mos
         told = f"the {bound:,} bytes" if most is not None else f"{limits.RECORD.told} ({limits.RECORD})"
         raise _refused(path, f"larger than {told}, and such a file is not")
     return content
+
+
+def sampled(path: Path) -> Iterator[bytes]:
+    """Yield what identifies a file: all of it below 8 MiB, of a larger one 256 evenly spaced pieces of 4 KiB."""
+    with open_read(path, links=True) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _WHOLE:
+            yield file.read()
+            return
+        for piece in range(_PIECES):
+            file.seek(piece * (size - _PIECE) // (_PIECES - 1))
+            yield file.read(_PIECE)
 
 
 def read_json(path: Path, *, root: Path | None = None, links: bool = False) -> Any:
@@ -127,11 +143,19 @@ def replace_file(path: Path, chunks: Iterable[bytes], *, root: Path | None = Non
             raise
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder in the place of ``~``; of a user whom nobody knows it stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def cache_root() -> Path:
     """Return where what can be made anew is kept: ``HARNESS_CACHE``, else ``harness`` in the user's cache folder."""
     given = os.environ.get("HARNESS_CACHE")
     base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
-    return base.expanduser()
+    return expanded(base)
 
 
 def make_folder(path: Path, fill: Callable[[Path], None]) -> bool:
@@ -142,7 +166,7 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> bool:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _folder(path, None) as parent:
-        clean(parent, _BEGUN)
+        clean(parent, re.compile(rf"{_BEGUN}|\.{re.escape(path.name)}\.\d+"))
         if os.path.lexists(path):
             return False
         os.mkdir(aside.name, dir_fd=parent)

@@ -27,7 +27,7 @@ from harness import limits
 from harness.adapted import adapter_base, described, is_adapter, whole
 from harness.downloads import model_files, repository_of
 from harness.errors import ModelError, first_line
-from harness.files import check_values, open_read, read_json
+from harness.files import check_values, expanded, open_read, read_json, sampled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,27 +54,31 @@ _NO_INFLUENCE = re.compile(
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _CARD = "harness.json"
 _INDEX = "model.safetensors.index.json"
-_SMALL = 8 << 20  # files below this size are digested whole
-_PIECES = 256  # of the larger ones that many evenly spaced pieces,
-_PIECE = 4096  # of that many bytes each
 
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(@[\w./-]+)?")
+#: Adapters that lie on each other, each of which may name itself as its base.
+_ADAPTERS = 4
+
+_HUB_NAME = re.compile(r"(?!.*(\.\.|--))[\w-][\w.-]*(/[\w-][\w.-]*)?(@[\w./-]+)?")
 
 
-def find_model(model: str) -> ModelFolder:
+def find_model(model: str, adapters: int = 0) -> ModelFolder:
     """Return the folder of `model`: a path, or a hub name's snapshot in huggingface_hub's cache.
 
     Nothing large is downloaded, and a folder without weights will do. The hub is asked once in a process, so that all
     callers see the same revision; without a network the cached snapshot is used. While the files of a folder are as
     they were it is the same object, so that each of them is read once, whoever asks.
 
-    A GGUF file, or a folder that has one and no config.json, is a model too, which transformers alone loads.
+    A GGUF file, or a folder that has one and no config.json, is a model too, which transformers alone loads. So many
+    `adapters` have led here, each by naming its base.
 
     Raises ModelError for a folder that does not exist or has no config.json, and for a name that neither the hub nor
     the cache knows.
     """
-    folder = Path(model).expanduser()
-    given = folder.exists()
+    folder = expanded(model)
+    try:
+        given = folder.exists()
+    except OSError as error:  # a name longer than names can be, for one
+        raise ModelError(f"{model[:80]}: {error.strerror}; give a model folder") from error
     if (file := _gguf(model, folder)) is not None:
         return _known(model, file.parent, True, file.parent.absolute(), _state([file]), file.name)
     if not given:
@@ -85,17 +89,19 @@ def find_model(model: str) -> ModelFolder:
         raise ModelError(f"{model}: not a folder; give the folder that holds config.json and the weights")
     state = _state(path for path in sorted(folder.iterdir()) if path.exists())
     if is_adapter(folder):
-        return _on_base(model, folder, given, state)
+        if adapters == _ADAPTERS:
+            raise ModelError(f"{model}: one of more than {_ADAPTERS} adapters on each other, perhaps without an end")
+        return _on_base(model, folder, given, state, adapters)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{model}: no config.json, so it is not a Hugging Face model folder")
     return _known(model, folder, given, folder.absolute(), state)
 
 
-def _on_base(model: str, folder: Path, given: bool, state: tuple[Any, ...]) -> ModelFolder:
+def _on_base(model: str, folder: Path, given: bool, state: tuple[Any, ...], adapters: int) -> ModelFolder:
     """Return the model that the adapter in `folder` makes of its base."""
     named = adapter_base(folder)
     try:
-        base = find_model(named)
+        base = find_model(named, adapters + 1)
     except ModelError as error:
         raise ModelError(
             f"{model}: an adapter on {named}, which cannot be read ({error}); put the base there, or merge it "
@@ -353,6 +359,10 @@ class ModelFolder:
         if (self.path / _INDEX).is_file():
             named = self._json(_INDEX).get("weight_map", {})
             shards = sorted({str(shard) for shard in named.values()}) if isinstance(named, dict) else []
+            if outside := [shard for shard in shards if Path(shard).name != shard]:
+                raise ModelError(
+                    f"{self}: {_INDEX} names {outside[0][:80]!r}, which is no file beside it; copy it anew"
+                )
             missing = [shard for shard in shards if not (self.path / str(shard)).is_file()]
             if missing:
                 raise ModelError(
@@ -432,18 +442,6 @@ class OnBase:
         base = self.base.with_weights()
         with quiet():
             return whole(self.adapter.path, base, self.digest, card=_CARD)
-
-
-def sampled(path: Path) -> Iterator[bytes]:
-    """Yield what identifies a file: all of it below 8 MiB, of a larger one 256 evenly spaced pieces of 4 KiB."""
-    with open_read(path, links=True) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < _SMALL:
-            yield file.read()
-            return
-        for piece in range(_PIECES):
-            file.seek(piece * (size - _PIECE) // (_PIECES - 1))
-            yield file.read(_PIECE)
 
 
 @contextmanager

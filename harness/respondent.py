@@ -20,6 +20,7 @@ from typing import Any
 from harness.calls import blamed
 from harness.config import configured
 from harness.errors import ConfigError, ModelError
+from harness.files import expanded
 from harness.interfaces import Engine, Model, SpreadingEngine, Tokenizer
 from harness.prompts import NO_OPTIONS, Choice, FormatOptions, PromptFormat, choose_format
 from harness.registry import Registry
@@ -241,7 +242,7 @@ def model_name(model: str) -> str:
     """
     path = Path(model)
     if path.is_dir() or path.is_file() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        resolved = path.expanduser().resolve()
+        resolved = expanded(path).resolve()
         name = resolved.stem if path.is_file() or path.suffix in (".json", ".jsonl") else resolved.name
         parts = [name]
         for folder in resolved.parents:

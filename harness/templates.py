@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.files import make_folder
+from harness.files import expanded, make_folder
 
 #: What a file of the assignment's folder is called → where it is in a checkout. A wheel has all in one folder.
 _ASSIGNMENT: Mapping[str, str] = {
@@ -23,7 +23,7 @@ _ASSIGNMENT: Mapping[str, str] = {
 
 def write_assignment(folder: Path) -> list[Path]:
     """Write the assignment's folder and return its files; ConfigError where there is something of that name."""
-    folder = folder.expanduser()
+    folder = expanded(folder)
 
     def fill(aside: Path) -> None:
         for name, source in _ASSIGNMENT.items():

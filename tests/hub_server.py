@@ -21,10 +21,13 @@ class StoredFile:
     content: bytes
     large: bool = False
     served: bytes | None = None
+    called: str | None = None
 
     @property
     def etag(self) -> str:
-        """What the hub names the content by: a git blob's SHA-1, or a large file's SHA-256."""
+        """What the hub names the content by: a git blob's SHA-1, or a large file's SHA-256, or what it is `called`."""
+        if self.called is not None:
+            return self.called
         if self.large:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()

@@ -442,3 +442,44 @@ def test_what_the_hub_does_not_have_is_one_line(hub: ThreadingHTTPServer, tmp_pa
     assert "hub cannot be reached" in ask_hub(
         tmp_path / "empty", endpoint, "find_model('org/tiny').tokenizer", HF_HUB_OFFLINE="1"
     )
+
+
+def adapter_on(folder: Path, base: str, header: bytes = b"{}", **more: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    card = {"peft_type": "LORA", "base_model_name_or_path": base, **more}
+    (folder / "adapter_config.json").write_text(json.dumps(card))
+    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["~nobody-known/base", "a" * 5000, "a" * 5000 + ".gguf", "a--b", "a..b", "a\0b", "org/name@../../x", "\ud800"],
+)
+def test_a_base_by_an_impossible_name_is_one_line(tmp_path: Path, base: str) -> None:
+    for named in (base, str(adapter_on(tmp_path / "adapter", base))):
+        with pytest.raises(ModelError) as caught:
+            find_model(named)
+        assert "\n" not in str(caught.value)
+
+
+def test_adapters_on_each_other_have_an_end(tiny: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        adapter_on(tmp_path / f"{number}", str(tmp_path / f"{number - 1}" if number else tiny))
+    assert find_model(str(tmp_path / "3")).on_base is not None
+    adapter_on(tmp_path / "0", str(tmp_path / "3"))
+    with pytest.raises(ModelError, match="more than 4 adapters on each other, perhaps without an end"):
+        find_model(str(tmp_path / "3"))
+
+
+@pytest.mark.parametrize("header", [b"[" * 200_000, b'{"a":' * 200_000, b"[" + b"[]," * (12 << 20) + b"[]]", b"\xff"])
+def test_weights_of_an_adapter_with_an_odd_header_are_one_line(tiny: Path, tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(ModelError, match="adapter_model.safetensors: cannot be read"):
+        find_model(str(adapter_on(tmp_path / "adapter", str(tiny), header)))
+
+
+@pytest.mark.parametrize("shard", ["../other/model.safetensors", "/etc/model.safetensors", "a/b.safetensors"])
+def test_weights_in_another_folder_are_not_read(folder: Path, tmp_path: Path, shard: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ModelError, match="which is no file beside it"):
+        find_model(str(folder)).with_weights()

@@ -14,6 +14,7 @@ import click
 
 from harness.cli.options import judge_options, model_options, warn
 from harness.errors import ConfigError, ModelError, nearest
+from harness.files import expanded
 
 if TYPE_CHECKING:
     from harness.chatting.chat import Chat, Critic
@@ -197,7 +198,7 @@ class _Script:
         if not text:
             self.note(f"the transcript is {self.chat.transcript.path}, and is written as you speak")
             return
-        self.chat.save(Path(text).expanduser())
+        self.chat.save(expanded(text))
         self.note(f"saved: {text}")
 
     def help(self, text: str) -> None:

@@ -10,6 +10,7 @@ from harness.datasets.read import KINDS, read_rows
 from harness.datasets.rows import Row, Rows, file_sha256
 from harness.datasets.unpacked import PACKED
 from harness.errors import DataError
+from harness.files import expanded
 from harness.types import DataFile
 
 
@@ -21,7 +22,7 @@ class DataSource:
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = None if root is None else Path(root).expanduser()
+        self.root = None if root is None else expanded(root)
         if self.root is not None and not self.root.is_dir():
             what = "not a folder" if self.root.exists() else "no such folder"
             raise DataError(f"--data {self.root}: {what}")
@@ -77,7 +78,7 @@ class DataSource:
         self, path: str, *, required: Iterable[str] = (), check: Callable[[Row], str | None] | None = None
     ) -> Rows:
         """Return the rows of a file that the user named, wherever it lies, and record it as used."""
-        rows = read_rows(Path(path).expanduser(), required=required, check=check)
+        rows = read_rows(expanded(path), required=required, check=check)
         self._used[path] = DataFile(path, rows.sha256)
         return rows
 

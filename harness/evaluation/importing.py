@@ -20,6 +20,7 @@ from harness.evaluation.pairing import Pairing
 from harness.evaluation.plan import IMPORT, Plan, RunOptions, make_plan
 from harness.evaluation.progress import Progress
 from harness.evaluation.runner import begin_run, find_run, finish, make_sample
+from harness.files import expanded
 from harness.formats.beginnings import start_of
 from harness.interfaces import BaseEngine, Format, Model
 from harness.prompts import Choice, PromptFormat
@@ -122,7 +123,7 @@ class _Read:
 
 
 def _read(path: Path, options: RunOptions, registry: Registry, form: str | None, fields: Mapping[str, str]) -> _Read:
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_dir():
         raise DataError(f"{path}: a folder; give the files in it that hold outputs")
     name = form or (_ANY_ROWS if fields else _recognised(path, registry))

@@ -20,7 +20,7 @@ from harness.evaluation.outputs import disagreeing
 from harness.evaluation.plan import Plan
 from harness.evaluation.progress import Progress
 from harness.evaluation.results import summarise
-from harness.files import make_folder
+from harness.files import expanded, make_folder
 from harness.interfaces import Model
 from harness.parsers import without_reasoning
 from harness.runs.environment import environment
@@ -179,7 +179,7 @@ def find_run(plan: Plan) -> Run | None:
     Raises RunError where the folder that is named for it holds another.
     """
     if plan.options.run_dir is not None:
-        return _find_in(Path(plan.options.run_dir).expanduser(), plan)
+        return _find_in(expanded(plan.options.run_dir), plan)
     for path in sorted(_parent(plan).glob(f"*-{plan.fingerprint[:8]}"), reverse=True):
         found = Run(path)
         if (path / RUN).exists() and found.record.fingerprint == plan.fingerprint:
@@ -196,7 +196,7 @@ def begin_run(plan: Plan, more: Mapping[str, Any] | None = None) -> Run:
     for suffix in ("", *(f".{n}" for n in range(1, 1000))):
         path = parent / f"{created:%Y%m%dT%H%M%SZ}{suffix}-{plan.fingerprint[:8]}"
         if named is not None:
-            path = _emptied(plan, Path(named).expanduser())
+            path = _emptied(plan, expanded(named))
         try:
             if make_folder(path, lambda aside: Run(aside).write(RUN, content)):
                 return Run(path)
@@ -235,8 +235,8 @@ def _emptied(plan: Plan, path: Path) -> Path:
 
 def _parent(plan: Plan) -> Path:
     if plan.options.run_dir is not None:
-        return Path(plan.options.run_dir).expanduser().parent
-    return Path(plan.options.out).expanduser() / plan.benchmark.name / plan.respondent.name
+        return expanded(plan.options.run_dir).parent
+    return expanded(plan.options.out) / plan.benchmark.name / plan.respondent.name
 
 
 def _samples(plan: Plan, model: Model, missing: Sequence[int]) -> Iterator[Sample]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.exporting.rows import Finished, Reading, Row, file_name
+from harness.files import expanded
 from harness.prompts import read_prompt, shipped_prompts
 from harness.runs.records import Estimate, JudgeRecord
 from harness.types import Sample
@@ -268,7 +269,7 @@ def _judge_prompt(judge: JudgeRecord) -> str:
     """Return the text of a judge's prompt where it is still the one that was used, else its name."""
     name = str(judge.options.get("prompt", judge.scorer))
     try:
-        text = read_prompt(shipped_prompts().get(name, Path(name).expanduser()))
+        text = read_prompt(shipped_prompts().get(name, expanded(name)))
     except (OSError, ValueError, HarnessError):
         return name
     return text if hashlib.sha256(text.encode()).hexdigest() == judge.inputs.get("prompt") else name

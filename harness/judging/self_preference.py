@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.files import read_json
+from harness.files import expanded, read_json
 from harness.interfaces import JudgedScorer
 from harness.runs.folder import Run
 from harness.runs.judgements import Verdict, read_verdicts
@@ -35,7 +35,7 @@ def family_of(model: str) -> str | None:
     ('llama', 'gpt', None)
     """
     try:
-        config = read_json(Path(model).expanduser() / "config.json")
+        config = read_json(expanded(model) / "config.json")
     except (OSError, ValueError):
         config = None
     kind = str(config.get("model_type", "")) if isinstance(config, dict) else Path(model).name

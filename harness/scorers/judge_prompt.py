@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError, nearest
+from harness.files import expanded
 from harness.prompts import read_prompt, shipped_prompts
 from harness.types import Example
 
@@ -68,8 +69,8 @@ def read_judge_prompt(name: str, places: tuple[str, ...]) -> JudgePrompt:
     shipped = shipped_prompts()
     if name in shipped:
         text = read_prompt(shipped[name])
-    elif Path(name).expanduser().is_file():
-        text = read_prompt(Path(name).expanduser())
+    elif expanded(name).is_file():
+        text = read_prompt(expanded(name))
     elif "/" in name or Path(name).suffix:
         raise ConfigError(f"no prompt file {name}")
     else:

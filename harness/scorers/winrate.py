@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from harness.datasets import DataSource, HubFile, file_sha256, read_rows
 from harness.errors import ConfigError, DataError
+from harness.files import expanded
 from harness.hookspecs import hookimpl
 from harness.interfaces import BaseJudgedScorer, Scorer
 from harness.parsers import parse_preference
@@ -96,7 +97,7 @@ class WinRateScorer(BaseJudgedScorer):
     def _gamed_path(self) -> Path:
         if self.length_control == "hub":
             return DataSource().path("alpaca_eval/df_gamed.csv", _GAMED)
-        return Path(self.length_control or "").expanduser()
+        return expanded(self.length_control or "")
 
     @cached_property
     def length_control_data(self) -> LengthControlData:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
+from harness.files import expanded
 from harness.registry import KINDS, Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
@@ -36,7 +37,7 @@ def write_plugin(name: str, kind: str, folder: Path, registry: Registry) -> Path
     taken = next((plugin for plugin in registry.plugins(group) if plugin.name == name), None)
     if taken is not None:
         raise ConfigError(f"{taken.label} is installed already, from {taken.origin}; choose another name")
-    root = folder.expanduser() / f"harness-{name.replace('_', '-')}"
+    root = expanded(folder) / f"harness-{name.replace('_', '-')}"
     try:
         root.mkdir(parents=True)
         for path, text in plugin_files(name, kind).items():

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.errors import DataError, RunError
+from harness.errors import DataError, RunError, first_line
 from harness.files import replace_file
 from harness.interfaces import TrainingRun
 from harness.training.batch import Batch, TrainingRows, steps_in_epoch, total_steps
@@ -383,8 +383,9 @@ class Loop:
             draw_curves(self.job.run.out / METRICS, self.job.run.out, self.job.run.out.name)
         except ImportError:
             self._say("no picture of the learning curve: pip install matplotlib")
-        except OSError as error:
-            self._say(f"no picture of the learning curve: {error.strerror or error}")
+        except Exception as error:  # matplotlib raises whatever it meets; the training is whole without a picture
+            said = error.strerror if isinstance(error, OSError) else None
+            self._say(f"no picture of the learning curve: {said or first_line(error)}")
 
     def _say(self, text: str) -> None:
         if self.ranks.main:

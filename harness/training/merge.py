@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from harness.adapted import adapter_base, adapter_card, describe, merged
 from harness.errors import ModelError
+from harness.files import expanded, make_folder
 from harness.models import find_model, quiet
 from harness.prompts import CHECKPOINT_FILE
 
@@ -23,7 +23,7 @@ def merge_adapter(adapter: str | Path, out: str | Path, *, base: str | None = No
     Sums are computed in fp32 and rounded once to the base's dtype. Raises ModelError for what is no adapter of LoRA's
     kind or does not fit the base, ConfigError where peft is not installed.
     """
-    folder, target = Path(adapter).expanduser(), Path(out).expanduser()
+    folder, target = expanded(adapter), expanded(out)
     adapter_card(folder)
     named = adapter_base(folder) if base is None else base
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -34,11 +34,18 @@ def merge_adapter(adapter: str | Path, out: str | Path, *, base: str | None = No
         raise ModelError(f"{folder} lies on {named}, which cannot be read ({error}); give --base FOLDER") from error
     with quiet():
         model = merged(folder, below.with_weights())
-        aside = target.with_name(f"{target.name}.new")
-        shutil.rmtree(aside, ignore_errors=True)
-        model.save_pretrained(aside)
-    describe(folder, below.path, aside, card=CHECKPOINT_FILE)
-    if target.exists():
-        target.rmdir()
-    aside.rename(target)
+
+    def fill(aside: Path) -> None:
+        with quiet():
+            model.save_pretrained(aside)
+        describe(folder, below.path, aside, card=CHECKPOINT_FILE)
+
+    try:
+        if target.exists():
+            target.rmdir()
+        made = make_folder(target, fill)
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written ({error.strerror or error}); give another --out") from error
+    if not made:
+        raise ModelError(f"{target} is there already; give another --out")
     return target

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from harness.errors import RunError
-from harness.files import open_append, open_read, replace_file
+from harness.files import each_line, open_append, open_read, replace_file
 from harness.interfaces import TrackerRun
 
 #: Live-line names and formats, in their order.
@@ -114,16 +113,35 @@ def means(sums: Mapping[str, float], weight: float) -> dict[str, float]:
     return found
 
 
+#: Larger whole numbers are no floats any more, and no training's.
+_MOST_STEPS = 1 << 53
+
+_LONGEST_NAME = 200
+
+#: A picture has so many panels, and a panel so many curves, each of which takes its time.
+_MOST_PANELS, _MOST_CURVES = 32, 64
+
+
 def read_metrics(path: Path) -> Iterator[Line]:
-    """Yield the lines of a metrics.jsonl; what is not one is left out, and all behind a torn one."""
+    """Yield the lines of a metrics.jsonl; what is not one is left out, and all behind a torn one.
+
+    Of a line that others wrote, what is no number by a name of some length is left out too.
+    """
     with open_read(path) as file:
-        for text in file:
+        lines = each_line(file)
+        while True:
             try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
+                line = json.loads(next(lines))
+            except (StopIteration, ValueError, RecursionError):
                 return
-            if isinstance(line, dict) and isinstance(step := line.pop("step", None), int):
-                yield Line(step, line)
+            if isinstance(line, dict) and type(step := line.pop("step", None)) is int and 0 <= step < _MOST_STEPS:
+                yield Line(step, {name: value for name, value in line.items() if _is_metric(name, value)})
+
+
+def _is_metric(name: str, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or len(name) > _LONGEST_NAME:
+        return False
+    return isinstance(value, float) or abs(value) < _MOST_STEPS
 
 
 def _drop_later(path: Path, step: int) -> None:
@@ -163,19 +181,36 @@ def draw_curves(metrics: Path, folder: Path, title: str) -> list[Path]:
     """Draw what a metrics.jsonl says was learnt, and the learning rate, as ``curve.png`` and ``curve.svg`` in `folder`.
 
     Metrics of one kind share a panel (loss, accuracies, rewards), those of validation as dots. Returns the files; none
-    where there is nothing to draw. Raises ImportError where matplotlib is not installed.
+    where there is nothing to draw. Names stand as they are, with dollar signs in them too. Raises ImportError where
+    matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib import rc_context
 
     lines = list(read_metrics(metrics))
     panels: dict[str, list[str]] = {}
     for name in sorted({name for line in lines for name in line.values}):
         if panel := _panel(name):
             panels.setdefault(panel, []).append(name)
+    panels = {panel: panels[panel][:_MOST_CURVES] for panel in sorted(panels, key=_place)[:_MOST_PANELS]}
     if not panels:
         return []
+    made = []
+    with rc_context({"text.parse_math": False}):
+        figure = _figure(lines, panels, title)
+        for suffix in ("png", "svg"):
+            path, drawn = folder / f"curve.{suffix}", BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=150)
+            replace_file(path, [drawn.getvalue()])
+            made.append(path)
+    return made
+
+
+def _figure(lines: Sequence[Line], panels: Mapping[str, Sequence[str]], title: str) -> Any:
+    """Return the figure of the metrics in these panels, with the learning rate below them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     # In inches; to have matplotlib find margins that fit takes longer than to draw.
     width, names = 0.8 + 6.6, 0.7 + 0.07 * max(len(name) for names in panels.values() for name in names)
     height = 2.6 * (len(panels) + 1)
@@ -184,7 +219,7 @@ def draw_curves(metrics: Path, folder: Path, title: str) -> list[Path]:
     figure = Figure(figsize=(width + names, height))
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(len(panels) + 1, 1, sharex=True, gridspec_kw=margins)
-    for axis, panel in zip(axes, [*sorted(panels, key=_place), "learning_rate"], strict=True):
+    for axis, panel in zip(axes, [*panels, "learning_rate"], strict=True):
         for name in panels.get(panel, [panel]):
             points = [(line.step, line.values[name]) for line in lines if name in line.values]
             if points:
@@ -196,13 +231,7 @@ def draw_curves(metrics: Path, folder: Path, title: str) -> list[Path]:
     axes[0].set_title(title)
     axes[-1].set_xlabel("step")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    made = []
-    for suffix in ("png", "svg"):
-        path, aside = folder / f"curve.{suffix}", folder / f".curve.{suffix}"
-        figure.savefig(aside, format=suffix, dpi=150)
-        os.replace(aside, path)
-        made.append(path)
-    return made
+    return figure
 
 
 def _panel(name: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config import assignments, configure, merged, read_toml
 from harness.errors import ConfigError, nearest
+from harness.files import expanded
 from harness.interfaces import Trainer, TrainingRun
 from harness.registry import Registry
 from harness.trackers.libraries import configured_trackers
@@ -46,7 +47,7 @@ def read_recipe(
             raise ConfigError(f"no {key} given: --{key} FOLDER, or {key} = in the recipe")
     trackers = configured_trackers(settings.trackers, table, registry)
     trainer = configure(trainer, _table(table, name), name)
-    return trainer, TrainingRun(settings.model, Path(settings.out).expanduser(), table, trackers)
+    return trainer, TrainingRun(settings.model, expanded(settings.out), table, trackers)
 
 
 def _table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -223,3 +223,20 @@ def test_a_download_without_headway_or_end_is_given_up(
         fetch.environment |= {"HF_ENDPOINT": f"{url}/{behaviour}"}
         fetch.environment |= {f"HARNESS_LIMIT_{name}": value for name, value in bounds.items()}
         assert said in fetch("owner/sums", "plain.jsonl", COMMIT)["error"]
+
+
+@pytest.mark.parametrize(("large", "up"), [(False, "../../../.."), (True, None)])
+def test_a_hub_names_no_place_outside_the_cache(
+    hub: HubServer, fetch: Fetch, tmp_path: Path, large: bool, up: str | None
+) -> None:
+    """The client stores a file below the name that a header gives to its content."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    called = f"{up or tmp_path}/outside/written"
+    hub.repositories["owner/sums"].files["plain.jsonl"] = StoredFile(CONTENT, large=large, called=called)
+    error = fetch("owner/sums", "plain.jsonl", COMMIT)["error"]
+    assert "that leads out of the cache" in error
+    assert list(outside.rglob("*")) == []
+    hub.repositories["owner/sums"] = Repository("../../../../../outside", {"plain.jsonl": StoredFile(CONTENT)})
+    assert "error" in fetch("owner/sums", "plain.jsonl", "main")
+    assert list(outside.rglob("*")) == []

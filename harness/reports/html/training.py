@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.files import expanded
 from harness.reports.html.charts import Curve
 from harness.runs.columns import Recorded
 from harness.training.metrics import read_metrics
@@ -23,7 +24,7 @@ def training_folder(run: Recorded) -> Path | None:
     if not model or "\0" in model:
         return None
     try:
-        path = Path(model).expanduser()
+        path = expanded(model)
         candidates = [path, path.parent] if path.is_dir() else [path.parent] if path.is_file() else []
         return next((folder for folder in candidates if (folder / _METRICS).is_file()), None)
     except (OSError, RuntimeError):

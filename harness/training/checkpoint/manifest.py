@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 import msgspec
 
-from harness.files import read_bytes
-from harness.models import sampled
+from harness.files import read_bytes, sampled
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +29,13 @@ class _Manifest(msgspec.Struct):
 
 
 def fault(checkpoint: Path) -> str | None:
-    """Return what is wrong with a checkpoint's files, or None: each must be there, of its size and its digest."""
+    """Return what is wrong with a checkpoint's files, or None: each must be there, of its size and its digest.
+
+    Nothing in the folder may be a link or no file, named by the manifest or not: it would lead elsewhere, or be waited
+    for.
+    """
+    if (strange := _strange(checkpoint)) is not None:
+        return strange
     try:
         files = msgspec.json.decode(read_bytes(checkpoint / MANIFEST, root=checkpoint), type=_Manifest).files
     except FileNotFoundError:
@@ -46,6 +52,19 @@ def fault(checkpoint: Path) -> str | None:
             return f"{name} has {path.stat().st_size} bytes instead of {expected.bytes}"
         if _digest(path) != expected.digest:
             return f"the content of {name} has changed"
+    return None
+
+
+def _strange(checkpoint: Path) -> str | None:
+    """Return the first thing in a folder that is neither a file nor a folder, or None."""
+    if checkpoint.is_symlink():
+        return "it is a symbolic link"
+    for path in sorted(checkpoint.rglob("*")):  # which follows no links
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind):
+            return f"{path.relative_to(checkpoint)} is a symbolic link"
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            return f"{path.relative_to(checkpoint)} is no file"
     return None
 
 

@@ -35,6 +35,7 @@ from typing import overload
 
 from harness.datasets import Row, Rows, read_rows
 from harness.errors import ConfigError, DataError, nearest
+from harness.files import expanded
 from harness.prompts import NO_EXTRAS, Extras
 from harness.training.data.conversations import OPENAI, SIDES, Columns, Layout, LeftOut
 from harness.training.data.fields import Unfit
@@ -236,7 +237,7 @@ def holds_pairs(files: Sequence[str | Path], columns: Columns | None = None) -> 
 
 
 def _existing(name: str | Path) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.exists():
         raise DataError(f"{path}: no such file")
     return path

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias, overload
 from harness.datasets import Row, Rows, read_rows
 from harness.datasets.faults import place
 from harness.errors import ConfigError, DataError, nearest
+from harness.files import expanded
 from harness.interfaces import Tokenizer
 from harness.prompts import NO_OPTIONS, Choice, FormatOptions, choose_format, find_format
 from harness.training.data.fields import Unfit, says_nothing
@@ -195,7 +196,7 @@ def read_texts(
     for name, values in (("columns", given), ("weights", shares)):
         if len(values) != len(paths):
             raise ConfigError(f"{len(values)} {name} for {len(paths)} files; give one for each")
-    files = [TextFile(Path(p).expanduser(), dict(c), w) for p, c, w in zip(paths, given, shares, strict=True)]
+    files = [TextFile(expanded(p), dict(c), w) for p, c, w in zip(paths, given, shares, strict=True)]
     for file in files:
         _check_file(file)
     return Texts(files, empty=empty, learn=learn, on_bad_rows=on_bad_rows, fits=fits)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import ConfigError, DataError
+from harness.files import expanded
 from harness.training.batch import Ints
 from harness.training.data.pairs import Pairs, Sides, read_pairs
 from harness.training.data.tokens import Tokens, permutation
@@ -127,7 +128,7 @@ def _refuse_repeated(options: DPOOptions) -> None:
     """Raise ConfigError for a file given twice: pairs that are held out of one would be trained on in the other."""
     seen: dict[Path, str] = {}
     for file in options.data:
-        path = Path(file).expanduser().resolve()
+        path = expanded(file).resolve()
         if path in seen:
             as_said = "" if seen[path] == file else f", as {seen[path]} too"
             raise ConfigError(f"{options.name}.data names {file} twice{as_said}; give each file once")

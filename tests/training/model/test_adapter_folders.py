@@ -16,6 +16,7 @@ from harness.errors import ModelError
 from harness.models import find_model, quiet
 from harness.prompts import read_checkpoint_file
 from harness.respondent import model_name
+from harness.training.merge import merge_adapter
 from tests.conftest import Command
 
 pytest.importorskip("peft")
@@ -162,3 +163,16 @@ def test_the_card_of_the_checkpoint_below_counts(tiny: Path, tmp_path: Path) -> 
     (base / "harness.json").write_text(json.dumps({"prompt_format": "plain"}), encoding="utf-8")
     adapted(base, tmp_path / "adapter")
     assert read_checkpoint_file(tmp_path / "adapter") == {"prompt_format": "plain"}
+
+
+def test_merging_touches_nothing_beside_its_folder(tiny: Path, tmp_path: Path) -> None:
+    adapted(tiny, tmp_path / "adapter")
+    (tmp_path / "merged.new").mkdir()
+    (tmp_path / "merged.new" / "notes.txt").write_text("mine")
+    (tmp_path / ".merged.999999999").mkdir()
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    assert (tmp_path / "merged.new" / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / ".merged.999999999").exists(), "which a killed process left"
+    with pytest.raises(ModelError, match="is there already and not empty"):
+        merge_adapter(tmp_path / "adapter", tmp_path / "merged")
