@@ -8,10 +8,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from harness.parsers.letters import Options, Reading
+from harness.parsers.letters import VERB, Options, Reading
 from harness.parsers.statements import is_disowned, lines_of
 
-_DISMISSED: Final = re.compile(r"\s+(?:is|are|was|were|can|cannot|can't|could|would|does|has|isn't|doesn't|and|or)\b")
+_DISMISSED: Final = re.compile(rf"\s+(?:{VERB}|and|or)\b")
 _APPROVED: Final = re.compile(
     r"(?:[-—:(][ \t(]*+(?:this is )?(?:the )?(?:(?:correct|right)(?: answer| choice| option)?)"
     r"|[✓✔✅](?: correct)?)[ \t).!✓✔✅]*+\Z"
@@ -20,7 +20,7 @@ _INDENT: Final = re.compile(r"(?:[\s>#•*]|[-=]>?\s|→)*+")
 # What opens a reply and says nothing of its own: "Sure, B.", "In short: C", "1. B", "| 3 | D |", "- [x] A".
 _LEAD: Final = (
     r"(?:(?:[Hh]mm|[Ss]ure|[Oo]kay|[Oo][Kk]|[Ww]ell|[Rr]ight|[Oo]f\ course|[Ii]n\ short|[Tt]o\ conclude"
-    r"|[Ii]n\ (?:conclusion|summary)"
+    r"|[Ii]n\ summary"
     r"|TL;DR)[,.:!…—]{1,3}\ |[Qq]?\d{1,3}[.):]\ |\|\ ?\d{1,3}\ ?\|\ ?|\[[xX✓✔]\]\ )?+"
 )
 #: Pictures before an answer.
@@ -29,7 +29,7 @@ _HEDGE: Final = (
     r"(?:(?:(?:[Mm]ost|[Vv]ery|[Aa]lmost|[Qq]uite)\ )?(?:[Pp]robably|[Ll]ikely|[Mm]aybe|[Pp]erhaps|[Pp]ossibly"
     r"|[Dd]efinitely|[Cc]ertainly"
     r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
-    r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ |option\ )?)?"
+    r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ )?)?"
 )
 #: "(A, B and D)" names options in an aside.
 _ASIDE: Final = re.compile(r"\((?:[a-z]{2,8} )?[A-Z](?:(?:, | and |, and | or |, or |/)[A-Z]){1,25}\)")

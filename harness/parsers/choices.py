@@ -10,21 +10,19 @@ from typing import Final, Literal, overload
 from harness.parsers.choice import parse_choice
 from harness.parsers.normalize import lowered, plain_markup
 from harness.parsers.reading import Explanation, located, readable
-from harness.parsers.statements import is_disowned, is_supposed, last_of
+from harness.parsers.statements import UNSTATED, is_disowned, is_supposed, last_of
 
 _LABEL: Final = re.compile(
     r"\\(?:f?boxed|fbox)|<answers?>"
     r"|\b(?:answers?|options?|choices?|solutions?|selections?|letters?|statements?|selected"
     r"|correct(?:[ ]ones)?)\b[\"']?"
-    r"(?:[ ](?!(?:is|are|not|cannot|could|may|might|neither|nor|because"
-    r"|since)\b)(?![a-z]{1,8}n't)[^\s.:=?!]{1,24}){0,8}?"
+    rf"(?:[ ](?!(?:{UNSTATED})\b)(?![a-z]{{1,8}}n't)[^\s.:=?!]{{1,24}}){{0,8}}?"
     r"(?:[ ](?:is|are|should[ ]be|must[ ]be|would[ ]be)\b:?|\s?[:=→]|[ ]-(?=[ ]))"
     r"|\b(?:i|we)[ ](?:would[ ])?(?:choose|select|pick|go[ ]with)\b"
     r"|\b(?:therefore|thus|hence|so)\b,?(?=[ ])"
 )
 _FILLER: Final = re.compile(
-    r"[\s:>\"']*+(?:(?:both|all[ ]of|the|options?|choices?|letters?|answers?|statements?|therefore"
-    r"|thus)\b[\s:]*+){0,4}+"
+    r"[\s:>\"']*+(?:(?:both|all[ ]of|the|options?|choices?|letters?|answers?|statements?)\b[\s:]*+){0,4}+"
 )
 _BEHIND: Final = re.compile(
     r"[)\]}\"'$.,;:! ]*(?:\Z|\n|</|(?<=[.;:!)\]\"'$])\s|[ ](?:because|since|as|are|is|only|which)\b)"
