@@ -28,7 +28,7 @@ _PICTURES: Final = "✓✔✅☑\ufe0f\U0001f300-\U0001faff"
 _HEDGE: Final = (
     r"(?:(?:(?:[Mm]ost|[Vv]ery|[Aa]lmost|[Qq]uite)\ )?(?:[Pp]robably|[Ll]ikely|[Mm]aybe|[Pp]erhaps|[Pp]ossibly"
     r"|[Dd]efinitely|[Cc]ertainly"
-    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
+    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Oo]nly|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
     r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ )?)?"
 )
 #: "(A, B and D)" names options in an aside.
@@ -188,12 +188,12 @@ def _patterns(upper: str, every: str) -> tuple[re.Pattern[str], re.Pattern[str]]
     """Return the patterns of a line that opens with a letter, and of another option on the same line."""
     opening = re.compile(
         rf"""[\s\#>•*→=+{_PICTURES}-]*+(?:
-            {_LEAD}{_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ ])?
+            {_LEAD}{_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ -])?
               [(\[{{<"'$]{{0,6}}[ ]?(?P<alone>{every})[ ]?[)\]}}>"'$]{{0,6}}[ \t]?[.:;!,)]?["')\]$]{{0,3}}
-              [ \t|{_PICTURES}]*+\Z
+              [ \t|{_PICTURES}-]*+\Z
           | (?:[Oo]ption[ ]|[Cc]hoice[ ]|[Aa]nswer[ ])?(?:
               [(\["']{{1,3}}(?P<bracketed>{upper})[)\]"']{{1,3}}[.:,]?
-            | (?P<letter>{upper})(?:[.):,](?![A-Za-z]{{1,2}}\b(?!\s))|[ ]+(?=[-—]\s|\()
+            | (?P<letter>{upper})(?:[.):,]|[ ]+(?=[-—]\s|\()
               |(?=[ ](?:because|since)\b))))""",
         re.VERBOSE,
     )

@@ -118,7 +118,7 @@ DENIED_BEHIND: Final = re.compile(
 _FILLER: Final = re.compile(
     r"(?:[\s\"':=—–-]*+(?:donc|also|daher|somit|folglich|portanto|quindi|dunque|logo|entonces|dus|więc|tedy|alltså"
     r"|siis|karenanya|deci|vậy|thus)\s,?)?+"
-    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?=[(\[]?(?:\d|[a-z][)\].]?(?!\w)))"
+    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?![eoy]\s[a-z]\b)(?=[(\[]?(?:\d|[a-z][)\].]?(?!\w)))"
     r"|options?|letter|litera|litery|písmeno|bokstaven?|huruf|herufi|câu|buchstaben|букв[аоу]й?|под\sбуквой|литера)\b)?+"
     r"[\s\"':=—–-]*+"
 )
@@ -205,6 +205,8 @@ _FREQUENT: Final = (
     "cevap",
     "jibu",
     "odpow",
+    "optie",
+    "juist",
 )
 
 

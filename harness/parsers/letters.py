@@ -54,6 +54,10 @@ _IS_BEFORE: Final = re.compile(
 _EQUATION: Final = re.compile(r"(?:(?:rs\.|[-+*/×÷^().,$€£\d])[-+*/×÷^().,$€£\d\s]*+){1,40}= ?[$€£]?\Z")
 
 
+#: "A.I.", "B.C", "B.Sc"; but "B.BP < 140", "C.x = 5" and "D.a cat" are letters without a space before the text.
+_ABBREVIATED: Final = r"(?:[A-Za-z]\b(?![ ]?[=<>≤≥+]|(?<=[Aa])[ ][a-z])|(?:Sc|Ed)\b)"
+
+
 class Reading(NamedTuple):
     """An option found in a text: its letter in upper case, None where several are named; `end` is after it.
 
@@ -97,11 +101,12 @@ class Options:
         self._letter = re.compile(
             rf"(?P<open>[(\[{{<\"'$ ]{{0,6}})(?P<letter>{self.any_class})(?P<close>[)\]}}>\"'$]{{0,6}})"
             rf"(?![{WORD}'+#^]|[ ]?[∪∩×÷⊂⊆∧∨⊕]|[ ]?[→↔⊃≡][ ]?[A-Z](?!\w)|[ ]?\\[a-z]|/\d|-[{WORD}]"
-            rf"|\.[A-Za-z]{{1,2}}\b|&\w|\([ ]?(?:\d"
+            rf"|\.{_ABBREVIATED}|&\w|\([ ]?(?:\d"
             rf"|[a-z][ ]?[,)]))"
             rf"|(?P<turkish>{self.upper_class})'[dt][iıuü]r\b"
         )
         self.bare = re.compile(rf"[(\[\"'$]{{0,3}}({self.upper_class})[)\]\"'$]{{0,3}}[.!]?")
+        self._glued = re.compile(rf"[(\"']{{0,2}}({self.upper_class})\.(?=\w)")
         self._second = re.compile(
             rf"(?:,|\band|\bor|&|\bplus|\))[ ](?:(?:also|then|option|choice|answer)[ ])?"
             rf"(?:[(\[](?P<bracketed>{self.upper_class})[)\]]|(?P<bare>{self.upper_class})(?=[.)][ ]\w|[ ]for\b))"
@@ -130,7 +135,7 @@ class Options:
         by_text = self.text_at(lower, at) if self.texts else None
         found = self._letter.match(text, at)
         if found is None:
-            return by_text
+            return by_text or self._glued_at(text, lower, at)
         if found.group("turkish"):
             return Reading(found.group("turkish"), found.end())
         written = found.group("letter")
@@ -151,6 +156,14 @@ class Options:
         if written != letter and any(option == written for option in self.texts):  # "c" is D's text, say
             return Reading(letter if by_text and by_text.letter == letter else None, end)
         return self._checked(text, lower, letter, end, opened_only="(" in found.group("open") and not closed)
+
+    def _glued_at(self, text: str, lower: str, at: int) -> Reading | None:
+        """Return a letter and point right before its own text ("B.UV"), which may look like an abbreviation."""
+        glued = self._glued.match(text, at) if self.texts else None
+        named = self.text_at(lower, glued.end()) if glued else None
+        if glued is None or named is None or named.letter != glued[1]:
+            return None
+        return Reading(glued[1], named.end, is_named=True)
 
     def _checked(self, text: str, lower: str, letter: str, end: int, opened_only: bool) -> Reading | None:
         """Compare a letter with what follows it: more letters, or an option's text. The letter decides."""

@@ -84,7 +84,7 @@ _ANSWERED: Final = re.compile(
     re.IGNORECASE,
 )
 _HEADER: Final = re.compile(
-    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin_of_text\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>"
+    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin[_▁]of[_▁]\w{4,9}\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>"
     r"|<\|start\|>\s{0,4}assistant\b"
     r"|<\|start_header_id\|>\s{0,4}assistant\s{0,4}<\|end_header_id\|>|<start_of_turn>\s{0,4}model\b|\[/INST\]"
     r"|assistant:))++",

@@ -91,9 +91,7 @@ _CONCLUDED: Final = re.compile(
     rf"|and is\s){_ADVERB}{_WORD}(?=\s*(?:[.!,;\n]|\Z))"
 )
 # With Llama Guard's categories.
-_ALONE: Final = re.compile(
-    rf"[\W_]*+(?:100\s?%\s)?{_WORD}[\s\"')\].!*_,:;}}>]*+(?:\bs\d{{1,2}}(?:\s?,\s?s\d{{1,2}})*)?\s*+\Z"
-)
+_ALONE: Final = re.compile(rf"[\W_]*+(?:100\s?%\s)?{_WORD}[^\w?]*+(?:\bs\d{{1,2}}(?:\s?,\s?s\d{{1,2}})*)?\s*+\Z")
 _LEADING: Final = re.compile(rf"[\W_]*+{_WORD}(?:\s*[.,:;!\n)\]\"'—]|\s-|\s?(?:\(|because\b|since\b|as\b))")
 _PHRASE: Final = re.compile(r"[ ](?!(?:because|since|as|and|or|but|for|due|in|to|with|according|[so]\d{1,2})\b)[a-z]")
 
