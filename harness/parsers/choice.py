@@ -12,10 +12,10 @@ from harness.parsers.labels import CONNECTIVES, DENIED_BEHIND, foreign_words, la
 from harness.parsers.letters import ENGLISH_CONNECTIVES, Options, Reading
 from harness.parsers.normalize import lowered, plain_markup
 from harness.parsers.reading import Explanation, located, readable
-from harness.parsers.statements import has_any, is_disowned, is_supposed, last_of
+from harness.parsers.statements import UNSTATED, has_any, is_disowned, is_supposed, last_of
 
 _MARKER: Final = re.compile(
-    r"\\(?:f?boxed|fbox)|<answer>"
+    r"\\(?:f?boxed|fbox)"
     r"|\b(?:answer|option|choice|solution|selection|guess|letter|correct|right|best|ans|opt|sol)\b"
     r"|\b(?P<short>selected|chosen|choose|picked|pick|response|result|final|verdict|conclusion|prediction|pred|resp"
     r"|key|output)\b"
@@ -24,15 +24,15 @@ _MARKER_CUES: Final = (
     "ans", "opt", "choi", "cho", "sol", "select", "guess", "letter", "correct", "right", "best", "\\", "pick",
     "res", "final", "verdict", "conclusion", "pred", "key", "output",
 )  # fmt: skip
-_SHORT_LINK: Final = re.compile(r"[\"']?(?:[ ]is)?[ ]?(?:[:=→]|=>|->)|[ ](?:is|-)(?=[ ])")
+_SHORT_LINK: Final = re.compile(r"[\"']?(?:[ ]is)?[ ]?(?:[:=→]|->)|[ ](?:is|-)(?=[ ])")
 _LINK: Final = re.compile(
-    r"""(?:\s?\([^()\n]{0,40}\))?
-        (?:,?[ ](?!(?:is|was|are|=|not|cannot|never|could|may|might|neither|nor|because|since)\b)(?![a-z]{1,8}n't)
-            [^\s.:=?!]{1,24}){0,12}?
-        ["'\s)\]]{0,9}
-        (?:(?:[ ](?:(?:should|would|must|will|has[ ]to|have[ ]to|ought[ ]to|can[ ]only|turns[ ]out[ ]to)[ ]be
+    rf"""(?:\s?\([^()\n]{{0,40}}\))?
+        (?:,?[ ](?!(?:{UNSTATED}|are)\b)(?![a-z]{{1,8}}n't)
+            [^\s.:=?!]{{1,24}}){{0,12}}?
+        ["'\s)\]]{{0,9}}
+        (?:(?:[ ](?:(?:would|will|have[ ]to|ought[ ]to|turns[ ]out[ ]to)[ ]be
                 |(?:seems|appears)(?:[ ]to[ ]be)?|looks[ ](?:like|to[ ]be)|becomes|remains)|\b(?:is|was))\b(?:[ ]*:)?
-            |[:=→>|]|=>|->|[-—](?=[ ])|(?<=\banswer\])(?=[ ])|(?<=\banswer)'s(?=[ ])|(?<=\bans|\bopt
+            |[:=→>|]|->|[-—](?=[ ])|(?<=\banswer\])(?=[ ])|(?<=\banswer)'s(?=[ ])|(?<=\bans|\bopt
                   |\bsol)[.)]?(?=[ ]))""",
     re.VERBOSE,
 )
@@ -46,7 +46,7 @@ _FILLER: Final = re.compile(
         |of[ ]course|without[ ]a[ ]doubt|obviously|evidently|undoubtedly|apparently|presumably
         |most[ ]likely|likely|probably|indeed|actually|still|now|in[ ]fact|as[ ]follows|option|choice|letter|answer
         |alternative|statement
-        |number|the|not[ ]["'(]?\w["')]?,?[ ]but(?:[ ]rather)?)(?![\w'])(?:[\s:",=]|-(?=\s))*+){0,8}+""",
+        |number|the|not[ ]["'(]?\w["')]?,?[ ]but(?:[ ]rather)?)(?![\w'])[\s:",=]*+){0,8}+""",
     re.VERBOSE,
 )
 # "I choose", "therefore", "it is", …: patterns by the words of which a text that they match in has one.
@@ -54,15 +54,15 @@ _CHOSEN: Final = tuple(
     (cues, re.compile(rf"(?:{pattern})\b(?:[,:]\s|[ ])", re.VERBOSE))
     for cues, pattern in (
         (
-            ("choose", "chose", "pick", "select", "go", "say", "opt", "guess", "think", "believe", "vote", "conclude",
-             "settle", "lean", "mark", "circle", "take", "prefer", "answer"),
+            ("choose", "chose", "choosing", "pick", "select", "go", "say", "opt", "guess", "think", "believe", "vote",
+             "conclude", "settle", "lean", "mark", "circle", "take", "prefer", "answer"),
             r"""\b(?:i|we|i'd|i'll|i'm|we're|let's|let[ ](?:us|me))[ ]
                 (?:(?:\w{3,12}ly|have[ ]to|must|think|would|will|am|going[ ]to)[ ]){0,3}
                 (?:choose|chose|pick|picked|select|selected|prefer|answer
                   |go[ ](?:with|for)|going[ ](?:with|for)|say|opt[ ]for
                   |guess|think|believe
                   |vote[ ]for|vote|conclude|settle[ ]on|lean(?:ing)?[ ]towards?|take)
-                (?:[ ](?:that|it's|it[ ]is|it[ ]must[ ]be))?
+                (?:[ ](?:that|it's|it[ ]is))?
               | (?:\A|[.!?\n])[ \t]{0,3}(?:choose|pick|select|mark|circle
                   |go[ ]with|going[ ]with|choosing|picking|selecting)""",
         ),
@@ -72,7 +72,7 @@ _CHOSEN: Final = tuple(
              "all in all"),
             r"""\b(?:therefore|thus|hence|consequently|so|finally|conclusion|actually|rather|instead|yes|namely|final
                   |elimination|exclusion|accordingly|as[ ]a[ ]result|ergo|overall|all[ ]in[ ]all)\b
-                (?:[,:]?[ ](?:it|this|that)(?:'s|[ ](?:is|must[ ]be|has[ ]to[ ]be|should[ ]be|would[ ]be)))?""",
+                (?:[,:]?[ ](?:it|this|that)(?:'s|[ ](?:is|would[ ]be)))?""",
         ),
         (
             ("it's", "it is", "this's", "this is", "that's", "that is", "would be"),
@@ -88,13 +88,13 @@ _CHOSEN: Final = tuple(
             ("thing ", "all but", "all except", "every "),
             r"\b(?:everything|anything|all|every[ ]\w{1,12})[ ](?:else[ ])?(?:but|except(?:[ ]for)?)",
         ),
-        (("which is", "that is"), r",[ ](?:which|that)[ ]is"),
+        (("which is",), r",[ ]which[ ]is"),
         (
             ("only", "last"),
             r"""\bonly[ ](?:(?:remaining|possible|viable|valid)[ ])?
-                (?:one|option|choice|answer|possibility|candidate|statement)[ ]
+                (?:one|possibility|candidate|statement)[ ]
                 (?:(?!not\b)\w{1,12}[ ]){0,4}?(?:is|was)
-              | \blast[ ](?:one|option|choice)[ ](?:left|remaining|standing)[ ](?:is|was)""",
+              | \blast[ ]one[ ](?:left|remaining|standing)[ ](?:is|was)""",
         ),
         (
             ("elimination", " us "),
@@ -107,9 +107,7 @@ _CHOSEN: Final = tuple(
         ),
         (
             ("down to", "point", "narrow"),
-            r"""\b(?:narrow|boil|come|bring)(?:s|ing|ed)?[ ]
-                (?:(?:it|this|that|us|things|everything|the[ ]\w{1,12})[ ])?(?:all[ ])?down[ ](?:\w{1,8}[ ])?to
-              | \bdown[ ](?:\w{1,8}[ ])?to
+            r"""\bdown[ ](?:\w{1,8}[ ])?to
               | \bnarrow(?:s|ing|ed)?[ ](?:it|this|that|things)[ ]to
               | \bpoint(?:s|ing)?[ ](?:\w{3,12}ly[ ])?(?:us[ ])?(?:to|towards?)""",
         ),
@@ -139,8 +137,8 @@ _ASIDE: Final = re.compile(r"[)\]\"'}]{0,2}(?:\s?\([^()\n]*\)|,[^,.\n]*,|[.:]?\s
 _NO_SUBJECT: Final = re.compile(
     r"\b(?:neither|nor|not|than|or|like|vitamin|type|group|class|plan|hepatitis|grade)\Z", re.IGNORECASE
 )
-_JOINED: Final = re.compile(r"(?:\band|&|,)\Z")
-_BEFORE_CHOICE: Final = re.compile(r"(?:\A|[.!?\n,;:—(])\s*\Z|\b(?:that|and|but|i|we)\s\Z")
+_JOINED: Final = re.compile(r"(?:\band|&)\Z")
+_BEFORE_CHOICE: Final = re.compile(r"(?:\A|[.!?\n,;:—(])\s*\Z|\b(?:that|and|but)\s\Z")
 _ROMAN: Final = re.compile(r"\bII\b|\(ii\)")
 #: "I choose B over C"; elsewhere "B over C" may be a fraction.
 _BEHIND_CHOSEN: Final = ENGLISH_CONNECTIVES | {"over"}
@@ -307,7 +305,7 @@ class _Reader:
             return
         for marker in last_of(_MARKER.finditer(self.lower)):
             at = marker.end()
-            if marker[0][0] not in "\\<":
+            if marker[0][0] != "\\":
                 if _EACH.search(self.lower, max(0, marker.start() - 24), marker.start()) or _ITEM.match(self.text, at):
                     continue
                 link = (_SHORT_LINK if marker.group("short") else _LINK).match(self.lower, at, at + 400)
@@ -368,7 +366,7 @@ class _Reader:
 
     def _opens_line(self, start: int) -> bool:
         line = self.lower[max(0, start - 40) : start].rpartition("\n")[2]
-        return re.fullmatch(r"[ \t#>\d.-]*(?:(?:the|my|our|final|correct|best)\s)*", line) is not None
+        return re.fullmatch(r"[ \t#>\d.-]*(?:(?:the|my|our|correct|best)\s)*", line) is not None
 
     def _chosen(self) -> Iterator[_Statement]:
         """Find "I choose B", "so it must be B", "therefore, B."."""
@@ -478,7 +476,7 @@ def _patterns(upper: str, every: str) -> _Patterns:
     return _Patterns(
         endless=re.compile(rf"[.)]?[ ]*(?:\n\s*[(]?{upper}[).]{{0,2}}[ ]*(?=\n|\Z)){{2}}"),
         mention=re.compile(rf"(?<![\w'-]){upper}(?![\w'])|(?<=\(){every}(?=\))"),
-        before_joint=re.compile(rf"{upper}[)\]]?,?\s?(?:and|&|,)?\Z"),
+        before_joint=re.compile(rf"{upper}[)\]]?,?\s?(?:and|&)?\Z"),
         naming=re.compile(
             rf"\b(?:is|are|was|were|be|called)[ :]{{1,3}}"
             rf"(?:[(\[]\s?(?P<bracketed>{upper})\s?[)\]]|(?P<letter>{upper})(?:\)\s?|\.\s)(?=\w))"

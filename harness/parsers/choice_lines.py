@@ -8,10 +8,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from harness.parsers.letters import Options, Reading
+from harness.parsers.letters import VERB, Options, Reading
 from harness.parsers.statements import is_disowned, lines_of
 
-_DISMISSED: Final = re.compile(r"\s+(?:is|are|was|were|can|cannot|can't|could|would|does|has|isn't|doesn't|and|or)\b")
+_DISMISSED: Final = re.compile(rf"\s+(?:{VERB}|and|or)\b")
 _APPROVED: Final = re.compile(
     r"(?:[-—:(][ \t(]*+(?:this is )?(?:the )?(?:(?:correct|right)(?: answer| choice| option)?)"
     r"|[✓✔✅](?: correct)?)[ \t).!✓✔✅]*+\Z"
@@ -20,7 +20,7 @@ _INDENT: Final = re.compile(r"(?:[\s>#•*]|[-=]>?\s|→)*+")
 # What opens a reply and says nothing of its own: "Sure, B.", "In short: C", "1. B", "| 3 | D |", "- [x] A".
 _LEAD: Final = (
     r"(?:(?:[Hh]mm|[Ss]ure|[Oo]kay|[Oo][Kk]|[Ww]ell|[Rr]ight|[Oo]f\ course|[Ii]n\ short|[Tt]o\ conclude"
-    r"|[Ii]n\ (?:conclusion|summary)"
+    r"|[Ii]n\ summary"
     r"|TL;DR)[,.:!…—]{1,3}\ |[Qq]?\d{1,3}[.):]\ |\|\ ?\d{1,3}\ ?\|\ ?|\[[xX✓✔]\]\ )?+"
 )
 #: Pictures before an answer.
@@ -28,8 +28,8 @@ _PICTURES: Final = "✓✔✅☑\ufe0f\U0001f300-\U0001faff"
 _HEDGE: Final = (
     r"(?:(?:(?:[Mm]ost|[Vv]ery|[Aa]lmost|[Qq]uite)\ )?(?:[Pp]robably|[Ll]ikely|[Mm]aybe|[Pp]erhaps|[Pp]ossibly"
     r"|[Dd]efinitely|[Cc]ertainly"
-    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
-    r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ |option\ )?)?"
+    r"|[Ss]urely|[Cc]learly|[Oo]bviously|[Ss]imply|[Jj]ust|[Oo]nly|[Aa]pparently|[Pp]resumably|[Uu]ndoubtedly|[Ee]vidently"
+    r"|[Ww]ithout\ (?:a\ )?doubt)[,:]?\ (?:it's\ |it\ is\ )?)?"
 )
 #: "(A, B and D)" names options in an aside.
 _ASIDE: Final = re.compile(r"\((?:[a-z]{2,8} )?[A-Z](?:(?:, | and |, and | or |, or |/)[A-Z]){1,25}\)")
@@ -188,12 +188,12 @@ def _patterns(upper: str, every: str) -> tuple[re.Pattern[str], re.Pattern[str]]
     """Return the patterns of a line that opens with a letter, and of another option on the same line."""
     opening = re.compile(
         rf"""[\s\#>•*→=+{_PICTURES}-]*+(?:
-            {_LEAD}{_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ ])?
+            {_LEAD}{_HEDGE}(?:(?:[Oo]ption|(?:[Aa]nswer[ ])?[Cc]hoice|[Aa]nswer|[Ll]etter)[ -])?
               [(\[{{<"'$]{{0,6}}[ ]?(?P<alone>{every})[ ]?[)\]}}>"'$]{{0,6}}[ \t]?[.:;!,)]?["')\]$]{{0,3}}
-              [ \t|{_PICTURES}]*+\Z
+              [ \t|{_PICTURES}-]*+\Z
           | (?:[Oo]ption[ ]|[Cc]hoice[ ]|[Aa]nswer[ ])?(?:
               [(\["']{{1,3}}(?P<bracketed>{upper})[)\]"']{{1,3}}[.:,]?
-            | (?P<letter>{upper})(?:[.):,](?![A-Za-z]{{1,2}}\b(?!\s))|[ ]+(?=[-—]\s|\()
+            | (?P<letter>{upper})(?:[.):,]|[ ]+(?=[-—]\s|\()
               |(?=[ ](?:because|since)\b))))""",
         re.VERBOSE,
     )

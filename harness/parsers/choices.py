@@ -8,26 +8,33 @@ from functools import lru_cache
 from typing import Final, Literal, overload
 
 from harness.parsers.choice import parse_choice
+from harness.parsers.labels import foreign_labels
 from harness.parsers.normalize import lowered, plain_markup
 from harness.parsers.reading import Explanation, located, readable
-from harness.parsers.statements import is_disowned, is_supposed, last_of
+from harness.parsers.statements import UNSTATED, is_disowned, is_supposed, last_of
 
 _LABEL: Final = re.compile(
     r"\\(?:f?boxed|fbox)|<answers?>"
     r"|\b(?:answers?|options?|choices?|solutions?|selections?|letters?|statements?|selected"
     r"|correct(?:[ ]ones)?)\b[\"']?"
-    r"(?:[ ](?!(?:is|are|not|cannot|could|may|might|neither|nor|because"
-    r"|since)\b)(?![a-z]{1,8}n't)[^\s.:=?!]{1,24}){0,8}?"
+    rf"(?:[ ](?!(?:{UNSTATED})\b)(?![a-z]{{1,8}}n't)[^\s.:=?!]{{1,24}}){{0,8}}?"
     r"(?:[ ](?:is|are|should[ ]be|must[ ]be|would[ ]be)\b:?|\s?[:=→]|[ ]-(?=[ ]))"
     r"|\b(?:i|we)[ ](?:would[ ])?(?:choose|select|pick|go[ ]with)\b"
     r"|\b(?:therefore|thus|hence|so)\b,?(?=[ ])"
 )
 _FILLER: Final = re.compile(
-    r"[\s:>\"']*+(?:(?:both|all[ ]of|the|options?|choices?|letters?|answers?|statements?|therefore"
-    r"|thus)\b[\s:]*+){0,4}+"
+    r"[\s:>\"'-]*+(?:(?:both|all[ ]of|the|options?|choices?|letters?|answers?|statements?)\b[\s:]*+){0,4}+"
 )
+_LABELLED: Final = "letters behind a label"
+#: What calls the letters before it the answer.
+_CALLED: Final = re.compile(
+    r"[ ]are[ ](?:(?:both|all|the)[ ]){0,2}(?:correct|right|true)(?: answers| options| choices| statements| ones)?"
+    r"(?=[ ]?(?:[.,;:!)\n]|\Z|while\b|because\b|since\b|as\b))"
+)
+#: Marks around a letter that stands on a line of its own.
+_MARKS: Final = " \t*•-.,;()[]\"'"
 _BEHIND: Final = re.compile(
-    r"[)\]}\"'$.,;:! ]*(?:\Z|\n|</|(?<=[.;:!)\]\"'$])\s|[ ](?:because|since|as|are|is|only|which)\b)"
+    r"[)\]}\"'$.,;:! ]*(?:\Z|[^\x00-\x7f]|\n|</|(?<=[.;:!)\]\"'$])\s|[ ](?:because|since|as|is|only|which)\b)"
 )
 
 
@@ -68,7 +75,8 @@ def parse_choices(
         return _read(plain_markup(text), letters) is not None
 
     row = _read(readable(output, answers), letters)
-    if row is None:
+    is_labelled = row is not None and row.rule == _LABELLED
+    if row is None or (options and not is_labelled and parse_choice(output, options, letters)):  # "C. both A and B"
         return parse_choice(output, options, letters, explain=explain)  # type: ignore[call-overload, no-any-return]
     return located(row, output, answers) if explain else row.answer
 
@@ -77,19 +85,22 @@ def _read(text: str, letters: str) -> Explanation[str] | None:
     """Return the last row of letters, with the answer None where it says nothing clear, or None without a row."""
     lower = lowered(text)
     row = _row(letters)
-    for label in last_of(_LABEL.finditer(lower)):
-        at = _FILLER.match(lower, label.end()).end()  # type: ignore[union-attr]  # it matches the empty string
-        found = row.match(text, at)
+    labels = [label.span() for label in last_of(_LABEL.finditer(lower))]
+    labels += [(label.start, label.end) for label in foreign_labels(lower, choices=True)]
+    for start, end in sorted(labels, reverse=True):
+        found = row.match(text, _behind_filler(lower, end))
         if found is None or not _BEHIND.match(lower, found.end()):
             continue
-        if is_supposed(lower, label.start()) or is_disowned(lower, found.end()):
-            return Explanation(None, "letters that are supposed or taken back", label.start(), found.end())
+        if is_supposed(lower, start) or is_disowned(lower, found.end()):
+            return Explanation(None, "letters that are supposed or taken back", start, found.end())
         answer = _letters(found[0], letters)
         if answer is None or len(answer) > 1:
-            return Explanation(answer, "letters behind a label", label.start(), found.end())
+            return Explanation(answer, _LABELLED, start, found.end())
         return None
+    if called := _called(text, lower, row, letters):
+        return called
     for start, end in ((0, len(text)), (text.rstrip().rfind("\n") + 1, len(text))):
-        written = text[start:end].strip(" \t\n.#>*-")
+        written = text[_behind_filler(lower, start) : end].strip(" \t\n.#>*-")
         if written and row.fullmatch(written):
             answer = _letters(written, letters)
             if answer is None or len(answer) > 1:
@@ -97,10 +108,33 @@ def _read(text: str, letters: str) -> Explanation[str] | None:
     return None
 
 
+def _behind_filler(lower: str, at: int) -> int:
+    return _FILLER.match(lower, at).end()  # type: ignore[union-attr]  # it matches the empty string
+
+
+def _called(text: str, lower: str, row: re.Pattern[str], letters: str) -> Explanation[str] | None:
+    """Find "A and C are correct", the last such sentence."""
+    for called in last_of(_CALLED.finditer(lower)):
+        start = max(0, called.start() - 80)
+        subjects = [found for found in row.finditer(text, start, called.start()) if found.end() == called.start()]
+        if not subjects or text[max(0, subjects[0].start() - 1) : subjects[0].start()].isalnum():
+            continue
+        answer = _letters(subjects[0][0], letters)
+        if not is_supposed(lower, subjects[0].start()) and (answer is None or len(answer) > 1):
+            return Explanation(answer, "letters called correct", subjects[0].start(), called.end())
+    return None
+
+
 def _letters(written: str, letters: str) -> str | None:
-    """Return the letters of a row in their order, None where they are alternatives."""
+    """Return the letters of a row in their order, None where they are alternatives.
+
+    Letters on lines that do not follow one another are no row, which "" says: a model that goes round.
+    """
     if re.search(r"\bor\b", written, re.IGNORECASE):
         return None
+    lines = [line.strip(_MARKS) for line in written.split("\n")]
+    if len(lines) > 1 and lines != sorted(set(lines)):
+        return ""
     named = set(re.sub(r"(?i:\band\b|\boption\b)", "", written))
     return "".join(letter for letter in dict.fromkeys(letters) if letter.upper() in named) or None
 
@@ -113,7 +147,9 @@ def _row(letters: str) -> re.Pattern[str]:
     one = "[" + re.escape("".join(upper)) + "]"
     together = "".join(f"{re.escape(letter)}?" for letter in upper)
     bracketed = rf"[(\[{{\"'$]{{0,4}}{one}[)\]}}\"'$]{{0,4}}"
-    joint = r"(?>[ \t,;/&+]{1,4})(?>(?i:and|or)\b[ \t,]{1,2})?(?>(?i:option)[ ])?"  # nothing is tried in two ways
+    joint = (  # nothing is tried in two ways
+        r"(?>[.,;]?\n[ \t*•-]{0,9}|[ \t,;/&+]{1,4})(?>(?i:and|or|y|et|und|e|и|和|と)\b[ \t,]{1,2})?(?>(?i:option)[ ])?"
+    )
     return re.compile(
         rf"(?:{bracketed}(?:{joint}{bracketed}){{1,25}}+"
         rf"|[(\[{{\"'$]{{0,4}}(?={one}{{2}}){together}[)\]}}\"'$]{{0,4}}|{bracketed})"

@@ -27,14 +27,16 @@ class Language(NamedTuple):
     right: str = ""
 
 
+#: Chinese and Japanese share words for "answer".
+_HAN_LINK: Final = "[应應]?[该該]?[是为為]|选|選|は|が|を"
 LANGUAGES: Final = {
     "Amharic": Language("መልሱ|መልስ", "ምርጫ", "ነው", point=True),
     "Arabic": Language("الإجابة|الاجابة|إجابة|اجابة|الجواب|جواب", "الخيار|الاختيار|أختار|اختار", "هي|هو", point=True),
-    "Bengali": Language("উত্তরঃ|উত্তরটি|উত্তর|জবাব", "বিকল্প|বেছে নিচ্ছি", "হলো|হল|হচ্ছে|হবে", point=True),
+    "Bengali": Language("উত্তরঃ|উত্তরটি|উত্তর|জবাব", "বিকল্প|বেছে নিচ্ছি", "হলো?|হচ্ছে|হবে", point=True),
     "Chinese": Language(
         "答案|答覆|答复|答曰|解答|正解|答",
         "选择|選擇|选项|選項|选|選|正确的是|正确是|正確的是|而是",
-        "应该是|應該是|应为|應為|是|为|為|选|選",
+        _HAN_LINK,
         point=True,
         right="正确|正確",
     ),
@@ -53,7 +55,7 @@ LANGUAGES: Final = {
     "Greek": Language("απάντηση|απαντηση|λύση", "επιλογή|επιλέγω|σωστό", "είναι"),
     "Hausa": Language("amsar|amsa", "zaɓi", "ita ce|shi ne|ce|ne", point=True),
     "Hebrew": Language("התשובה|תשובה", "אפשרות|האפשרות|אני בוחר", "היא|הוא", point=True),
-    "Hindi": Language("उत्तरः|उत्तर|जवाब", "विकल्प|मैं चुनता", "है|होगा", point=True),
+    "Hindi": Language("उत्तरः|उत्तर|जवाब", "विकल्प|मैं चुनता", "है|हो(?:गा)?", point=True),
     "Hungarian": Language("válasz|megoldás", "választom", "a|az"),
     "Igbo": Language("azịza|aziza", "nhọrọ", "bụ|bu", point=True),
     "Indonesian": Language("jawabannya|jawaban", "pilihan|opsi|saya memilih", "adalah|ialah|yaitu"),
@@ -62,17 +64,17 @@ LANGUAGES: Final = {
         right="corretta|corretto|giusta|esatta",
     ),
     "Japanese": Language(
-        "答え|正解|回答|解答|正答", "選択肢|正しいのは", "は|が|を", point=True, right="選び|選ぶ|選択し|正しい",
+        "答え|正解|回答|解答|正答", "選択肢|正しいのは", _HAN_LINK, point=True, right="選び|選ぶ|選択し|正しい",
     ),
     "Korean": Language(
-        "정답|답변|해답|답", "선택지|보기|선택", "은|는|이|가|을|를|:", point=True,
+        "정답|답변|해답|답", "선택지|보기|선택", "은|는|이|가|을|를", point=True,
         right="선택|맞습|옳",
     ),
     "Kyrgyz": Language("жооп", "вариант", "бул"),
     "Lithuanian": Language("atsakymas", "variantas|renkuosi", "yra"),
     "Malagasy": Language("valiny|valin-teny", "safidy", "dia"),
     "Malay": Language("jawapannya|jawapan", "pilihan|saya memilih", "ialah|adalah", point=True),
-    "Nepali": Language("जवाफ", "विकल्प", "हो", point=True),
+    "Nepali": Language("जवाफ", "विकल्प", "हो(?:गा)?", point=True),
     "Norwegian": Language("svaret|svar", "alternativ|jeg velger", "er"),
     "Nyanja": Language("yankho", "chisankho", "ndi|ndilo", point=True),
     "Persian": Language("پاسخ|جواب", "گزینه|انتخاب", "است|برابر", point=True),
@@ -83,7 +85,7 @@ LANGUAGES: Final = {
         "resposta|solução", "opção|letra|escolho|alternativa|gabarito|a correta", "é|seria|será", right="correta|certa"
     ),
     "Romanian": Language("răspunsul|raspunsul|răspuns|raspuns", "varianta|opțiunea|aleg", "este|e"),
-    "Russian": Language("ответом|ответ|решение", "вариант|выбираю|правильно|верно", "это|является|будет|равен"),
+    "Russian": Language("ответом|ответ|решение", "вариант|выбираю|правильно|верно", "это|является|будет?|равен"),
     "Serbian": Language("odgovor|одговор", "opcija|biram|опција|бирам", "je|је"),
     "Shona": Language("mhinduro", "sarudzo", "ndi|ndeiyi|ndeye", point=True),
     "Sinhala": Language("පිළිතුර|උත්තරය", "විකල්පය", "වන්නේ", point=True),
@@ -98,35 +100,26 @@ LANGUAGES: Final = {
     "Telugu": Language("సమాధానం|జవాబు", "ఎంపిక", "అనేది", point=True),
     "Thai": Language("คำตอบ|ตอบ", "ตัวเลือก|ข้อ|เลือก", "คือ|เป็น", point=True),
     "Turkish": Language("cevabı|cevap|yanıtı|yanıt", "seçeneği|seçenek|şık|seçiyorum", "dır|olur"),
-    "Ukrainian": Language("відповіддю|відповідь", "варіант|обираю|правильно", "це|є|буде"),
+    "Ukrainian": Language("відповіддю|відповідь", "варіант|обираю|правильно", "це|є|будет?"),
     "Vietnamese": Language("đáp án|câu trả lời|trả lời", "phương án|lựa chọn|chọn", "là"),
     "Yoruba": Language("ìdáhùn|idáhùn|idahun|àdáhùn", "àṣàyàn", "ni", point=True),
 }  # fmt: skip
 #: Words by which a sentence about an answer denies it.
 _DENIALS: Final = (
-    r"不|没|沒|非|未|无|無|아니|아닌|\bне\b|\bнет\b|\bні\b|ليس|غير|\bلا\b|नहीं|নয়|ไม่|\bלא\b|אינ|\bδεν\b|\bόχι\b|نیست"
+    r"[不没沒非未无無]|아[니닌]|\bне\b|ليس|غير|\bلا\b|नहीं|নয়|ไม่|\bלא\b|אינ|\bδεν\b|\bόχι\b|نیست"
     r"|\bno\b|\bnon\b|\bnicht\b|\bkein|\bnão\b|\bniet\b|\bnie\b|\bnení\b|\binte\b|\bikke\b|\bbukan\b|\btidak\b"
-    r"|\bkhông\b"
-    r"|\bdeğil\b|\bsi\b|\bpas\b|\bn'est\b|\bhindi\b|\bsio\b"
+    r"|\bkhông\b|\bsi\b|\bpas\b|\bsio\b"
 )
 _LATIN: Final = "a-z\u00df-\u024f\u1e00-\u1eff"
 #: What denies behind the value ("Bではない").
 DENIED_BEHIND: Final = re.compile(
-    r"[\s\"')\].]{0,4}(?:(?:では|じゃ)(?:ない|ありません)|[가이은는]?\s?아니|(?:विकल्प\s)?नहीं|নয়|ไม่(?:ใช่|ถูก)|değil|نیست"
-    r"|не(?:верн|прав)|不(?:是|对|對|正))"
+    r"[\s\"')\].]{0,4}(?:(?:では|じゃ)(?:ない|ありません)|[가이은는]?\s?아니|(?:विकल्प\s)?नहीं|নয়|ไม่(?:ใช่|ถูก)|نیست|不(?:是|对|對|正))"
 )
 _FILLER: Final = re.compile(
     r"(?:[\s\"':=—–-]*+(?:donc|also|daher|somit|folglich|portanto|quindi|dunque|logo|entonces|dus|więc|tedy|alltså"
-    r"|siis|karenanya"
-    r"|deci|vậy|thus)\s,?)?+"
-    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?=[(\[]?[a-z][)\].]?(?:\W"
-    r"|\Z))|(?:(?:la|el|le|lo|die|der|das|den|de|het|een|az?|o|os|as|il|con|det|toto|to)\s|l')?"
-    r"(?:options?|option|opción|opção|opzione|opcja|opțiunea|optie|alternativa?|choix|letra|lettre|lettera|letter"
-    r"|buchstabe"
-    r"|litera|litery|písmeno|bokstaven?|huruf|pilihan|opsi|herufi|chaguo|câu|phương\sán|đáp\sán|buchstaben|antwort"
-    r"|respuesta"
-    r"|réponse|resposta|risposta|antwoord|odpowiedź|буква|букв[аоу]й?|вариант|под\sбуквой|литера|варіант|svar"
-    r"|svaret)\b))?+"
+    r"|siis|karenanya|deci|vậy|thus)\s,?)?+"
+    r"(?:[\s\"':=—–-]*+(?:(?:la|el|le|lo|die|der|das|den|het|een|il|con|det|toto|a|o)\s(?![eoy]\s[a-z]\b)(?=[(\[]?(?:\d|[a-z][)\].]?(?!\w)))"
+    r"|options?|letter|litera|litery|písmeno|bokstaven?|huruf|herufi|câu|buchstaben|букв[аоу]й?|под\sбуквой|литера)\b)?+"
     r"[\s\"':=—–-]*+"
 )
 
@@ -212,6 +205,8 @@ _FREQUENT: Final = (
     "cevap",
     "jibu",
     "odpow",
+    "optie",
+    "juist",
 )
 
 
@@ -253,8 +248,7 @@ def _words(choices: bool, ascii_only: bool) -> dict[str, _Word]:
     words: dict[str, _Word] = {}
     for word, languages in told.items():
         latin = re.search(f"[{_LATIN}]", word) is not None
-        verbs = "|".join(language.link for language in languages)
-        called = "|".join(language.link for language in right.get(word, languages))
+        verbs, called = _joined(languages), _joined(right.get(word, languages))
         words[word] = _Word(
             re.compile(rf"\b{word}\b" if latin else word),
             _link(verbs, latin=latin, choices=choices) if languages else _NEVER,
@@ -264,6 +258,11 @@ def _words(choices: bool, ascii_only: bool) -> dict[str, _Word]:
     return words
 
 
+def _joined(languages: list[Language]) -> str:
+    """Return the verbs of several languages, each once."""
+    return "|".join(dict.fromkeys(verb for language in languages for verb in language.link.split("|")))
+
+
 @cache
 def _predicate(verbs: str, *, latin: bool) -> re.Pattern[str]:
     """Return a letter as the subject before the word for answer: "*B es la* respuesta", "*B是正确*答案"."""
@@ -271,24 +270,28 @@ def _predicate(verbs: str, *, latin: bool) -> re.Pattern[str]:
     words = rf"(?:(?!(?:{_DENIALS}))[^\W\d_]{{1,14}}[ ])"
     if latin:
         inverted = letter.replace("<letter>", "<inverted>")
-        dash = "|[ ][—–-]"
-        return re.compile(
-            rf"{letter}(?:[ ](?:{verbs}){dash})[ ]{words}{{0,3}}\Z|\b(?:{verbs})[ ]{inverted}[ ]{words}{{1,3}}\Z"
-        )
+        return re.compile(rf"{letter}[ ](?:{verbs})[ ]{words}{{0,3}}\Z|\b(?:{verbs})[ ]{inverted}[ ]{words}{{1,3}}\Z")
     inner = rf"(?:(?!{_DENIALS})[^\n.!?,;:=a-z0-9(\[{{\"'])"
     letter = letter.replace(r"(?<![^\W_])", "(?<![a-z0-9_])")  # no space stands between words
-    return re.compile(rf"{letter}(?:[ ]?(?:{verbs}|[—–-])|[ ]){inner}{{0,12}}\Z")
+    return re.compile(rf"{letter}(?:[ ]?(?:{verbs})|:?[ ]){inner}{{0,12}}\Z")
+
+
+#: "*C — правильный* ответ", in any language.
+_DASHED: Final = re.compile(
+    rf"(?<![{_LATIN}0-9_])[(\[\"']{{0,2}}(?P<letter>[a-z])[)\]\"']{{0,2}}[ ]?[—–-][ ]?"
+    rf"(?:(?!{_DENIALS})[^\W\d_]{{1,14}}[ ]?){{0,3}}\Z"
+)
 
 
 def _link(verbs: str, *, latin: bool, choices: bool) -> re.Pattern[str]:
     if latin:
         between = rf"(?:[ ](?!(?:{_DENIALS}))[^\s.:=?!,;]{{1,24}}){{0,6}}?[\"'\s)\]]{{0,9}}"
         direct = r"|[ ](?=[(\[]?[a-z][)\].]?(?:[\s.,;:!']|\Z))" if choices else ""
-        return re.compile(rf"{between}(?:(?<![^\W\d_])(?:{verbs})(?![^\W_]):?|[:=→>]|->|[—–-](?=[ ]){direct})")
+        return re.compile(rf"{between}(?:(?<![^\W\d_])(?:{verbs})(?![^\W_]):?|-?[:=→>]|[—–-](?=[ ]){direct})")
     inner = rf"(?:(?!{_DENIALS})[^\n.!?,;:=a-z0-9(\[{{\"'])"
     if choices:
         return re.compile(rf"{inner}{{0,30}}+[:=,]?(?!{_DENIALS})")
-    return re.compile(rf"{inner}{{0,16}}?(?:{verbs}|[:=→]|->|[—–-](?=[ ]))")
+    return re.compile(rf"{inner}{{0,16}}?(?:{verbs}|-?[:=→>]|[—–-](?=[ ]))")
 
 
 def foreign_labels(lower: str, *, choices: bool) -> Iterator[Label]:
@@ -310,7 +313,8 @@ def labels_of(lower: str, words: list[FoundWord]) -> Iterator[Label]:
 def predicates_of(lower: str, words: list[FoundWord]) -> Iterator[tuple[int, int]]:
     """Yield where a letter stands that one of the words found calls the answer, and the end of that."""
     for start, end, word in words:
-        if subject := word.predicate.search(lower, max(0, start - 60), start):
+        first = max(0, start - 60)
+        if subject := word.predicate.search(lower, first, start) or _DASHED.search(lower, first, start):
             yield max(subject.start(name) for name in subject.groupdict()), end
 
 

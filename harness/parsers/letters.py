@@ -19,42 +19,43 @@ WORD: Final = "A-Za-z0-9_\u00c0-\u024f\u0370-\u04ff"
 _OPENERS: Final = re.compile(r"[\"'$ (\[{<]{0,8}")
 _ARTICLE: Final = re.compile(r"(?:the|an?) (?=\S)")
 _AFTER_TEXT: Final = re.compile(
-    r"[\"'$)\]}]{0,4}(?:\Z|\s*(?:[.!?;]+(?=[\s\"'$)\]}]|\Z)|\n|\Z)|[ ]?[(—]|[ ]-[ ](?=[A-Za-z]{3})"
+    r"[\"'$)\]}]{0,4}(?:\s*(?:[.!?;]+(?=[\s\"'$)\]}]|\Z)|\n|\Z)|[ ]?[(—]|[ ]-[ ](?=[A-Za-z]{3})"
     r"|,?[ ](?:because|since|as|which|where|not|so|but|given)\b)"
 )
 _WORD_AFTER: Final = re.compile(r"[ \t]+([A-Za-z\u00c0-\u024f]+|\d)")
 _TEXT_AFTER: Final = re.compile(r"[ \t]*+(?:[.):,;=—]|-(?=\s)){0,2}[ \t]*+")
-_VERB_AFTER: Final = re.compile(
-    r"[ \t]+(?:is|are|was|were|do|does|did|can|cannot|would|could|has|have|don't|isn't|aren't|says)\b"
-)
+#: What speaks of a letter rather than gives it.
+VERB: Final = "(?:is|are|was|were|do|does|did|can|cannot|would|could|has|have|don't|isn't|aren't|says)"
+_VERB_AFTER: Final = re.compile(rf"[ \t]+{VERB}\b")
 _PLURAL_AFTER: Final = re.compile(r"[ \t]+(?:are|were|do|have|don't|aren't|can|cannot|could|would|seem|all)\b")
 _STOP_AFTER: Final = re.compile(r"[ \t]*(?:[.,;:!)\n]|\Z)")
 #: What ends the part of a sentence in which a second letter is a second answer.
 _TURN: Final = re.compile(
-    r"[.!?](?=\s|\Z)|\n|;|—|\b(?:because|since|as|which|so|not|while|whereas|but|rather|instead|unlike|however|than"
+    r"[.!?](?=\s)|\n|;|—|\b(?:because|since|as|which|so|not|while|whereas|but|rather|instead|unlike|however|than"
     r"|although|though|eliminat\w*|exclud\w*|rul\w* out|wrong|incorrect|compared|over|between|from)\b"
 )
 
 
 _LAST_SENTENCE: Final = re.compile(r"[.!?]\s|\n")
-_ABBREVIATION: Final = re.compile(r"\b(?:rs|no|mr|mrs|ms|dr|st|vs|approx|fig|eq|tk|fr|e\.g|i\.e|etc|[a-j])\.\Z")
-_NEGATED: Final = re.compile(
-    r"\b(?:not|no|never|neither|nor|cannot|unlike|except|incorrect|wrong|false|without)\b|n't\b|\?"
-)
+_ABBREVIATION: Final = re.compile(r"\b(?:rs|no|mr|mrs|ms|dr|st|vs|approx|fig|eq|tk|fr|etc|[a-j])\.\Z")
+_NEGATED: Final = re.compile(r"\b(?:not|no|neither|nor|except|incorrect|wrong|false)\b|n't\b")
 _WORD_BEFORE: Final = re.compile(r"[a-z]{2}\s\Z")
 _BEFORE_ENDING: Final = re.compile(
-    r"(?:[=≈]|\b(?:the|an?|of|to|has|have|had|with|as|by|in|at|on|for|into|called|named|becomes?|gets?|got|equals?"
-    r"|be|his|her|its"
+    r"\b(?:the|an?|of|to|has|have|had|with|as|by|in|at|on|for|into|called|named|becomes?|got|his|her|its"
     r"|their|about|approximately|from|through|means|mean|that|some|any|and|would|will|than|makes? it"
-    r"|(?:is|are|was|were) \w{2,12}ing))\s\Z"
+    r"|(?:is|are|was|were) \w{2,12}ing)\s\Z"
 )
 _IS_BEFORE: Final = re.compile(
     r"(?:\b(?:is|are|was|were|be|equals?|gives|yields|becomes|gets?|makes)"
-    r"(?: (?:therefore|thus|hence|then|about|approximately|exactly|only|just|equal to|us|the|an?)){0,3} |= ?)\Z"
+    r"(?: (?:therefore|thus|hence|then|about|approximately|exactly|only|just|equal to|us|the|an?)){0,3} |[=≈] ?)\Z"
 )
 
 
 _EQUATION: Final = re.compile(r"(?:(?:rs\.|[-+*/×÷^().,$€£\d])[-+*/×÷^().,$€£\d\s]*+){1,40}= ?[$€£]?\Z")
+
+
+#: "A.I.", "B.C", "B.Sc"; but "B.BP < 140", "C.x = 5" and "D.a cat" are letters without a space before the text.
+_ABBREVIATED: Final = r"(?:[A-Za-z]\b(?![ ]?[=<>≤≥+]|(?<=[Aa])[ ][a-z])|(?:Sc|Ed)\b)"
 
 
 class Reading(NamedTuple):
@@ -100,15 +101,16 @@ class Options:
         self._letter = re.compile(
             rf"(?P<open>[(\[{{<\"'$ ]{{0,6}})(?P<letter>{self.any_class})(?P<close>[)\]}}>\"'$]{{0,6}})"
             rf"(?![{WORD}'+#^]|[ ]?[∪∩×÷⊂⊆∧∨⊕]|[ ]?[→↔⊃≡][ ]?[A-Z](?!\w)|[ ]?\\[a-z]|/\d|-[{WORD}]"
-            rf"|\.[A-Za-z]{{1,2}}\b|&\w|\([ ]?(?:\d"
+            rf"|\.{_ABBREVIATED}|&\w|\([ ]?(?:\d"
             rf"|[a-z][ ]?[,)]))"
             rf"|(?P<turkish>{self.upper_class})'[dt][iıuü]r\b"
         )
         self.bare = re.compile(rf"[(\[\"'$]{{0,3}}({self.upper_class})[)\]\"'$]{{0,3}}[.!]?")
+        self._glued = re.compile(rf"[(\"']{{0,2}}({self.upper_class})\.(?=\w)")
         self._second = re.compile(
-            rf"(?:,|\band|\bor|&|\bplus|\))[ ](?:(?:also|both|then|either|option|choice|answer)[ ])?"
+            rf"(?:,|\band|\bor|&|\bplus|\))[ ](?:(?:also|then|option|choice|answer)[ ])?"
             rf"(?:[(\[](?P<bracketed>{self.upper_class})[)\]]|(?P<bare>{self.upper_class})(?=[.)][ ]\w|[ ]for\b))"
-            r"(?![ ](?:is|are|was|were|does|do|would|cannot|can't|can|has|have|says)\b)"
+            rf"(?![ ]{VERB}\b)"
         )
         self._more = re.compile(
             rf"((?:(?:,?[ {{]{{1,3}}(?:and/or|and|or|as[ ]well[ ]as)[ }}]{{1,3}}(?:(?:possibly|maybe|perhaps|also"
@@ -133,7 +135,7 @@ class Options:
         by_text = self.text_at(lower, at) if self.texts else None
         found = self._letter.match(text, at)
         if found is None:
-            return by_text
+            return by_text or self._glued_at(text, lower, at)
         if found.group("turkish"):
             return Reading(found.group("turkish"), found.end())
         written = found.group("letter")
@@ -154,6 +156,14 @@ class Options:
         if written != letter and any(option == written for option in self.texts):  # "c" is D's text, say
             return Reading(letter if by_text and by_text.letter == letter else None, end)
         return self._checked(text, lower, letter, end, opened_only="(" in found.group("open") and not closed)
+
+    def _glued_at(self, text: str, lower: str, at: int) -> Reading | None:
+        """Return a letter and point right before its own text ("B.UV"), which may look like an abbreviation."""
+        glued = self._glued.match(text, at) if self.texts else None
+        named = self.text_at(lower, glued.end()) if glued else None
+        if glued is None or named is None or named.letter != glued[1]:
+            return None
+        return Reading(glued[1], named.end, is_named=True)
 
     def _checked(self, text: str, lower: str, letter: str, end: int, opened_only: bool) -> Reading | None:
         """Compare a letter with what follows it: more letters, or an option's text. The letter decides."""

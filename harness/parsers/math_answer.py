@@ -14,7 +14,7 @@ from harness.parsers.labels import foreign_labels
 from harness.parsers.numerals import canonical_number
 from harness.parsers.reading import Explanation
 from harness.parsers.reasoning import response_spans
-from harness.parsers.statements import has_any, last_of
+from harness.parsers.statements import UNSTATED, has_any, last_of
 from harness.parsers.turns import turn_span
 
 #: Longer expressions are not looked at.
@@ -23,7 +23,7 @@ LONGEST: Final = 400
 _REACH: Final = 2 * LONGEST + 4
 _BOXED: Final = re.compile(r"\\(?:f?boxed|fbox)\s{0,3}(?=\{)")
 _LABEL: Final = re.compile(
-    r"####|<answer>|\b(?:final[ ])?answers?\b(?:[ ](?!(?:is|not|cannot|because)\b)[^\s.:=?!$]{1,24}){0,8}?[*_]{0,3}"
+    rf"####|<answer>|\b(?:final[ ])?answers?\b(?:[ ](?!(?:{UNSTATED})\b)[^\s.:=?!$]{{1,24}}){{0,8}}?[*_]{{0,3}}"
     r"(?:[ ](?:is|are|would[ ]be)\b:?|\s?[:=→])",
     re.IGNORECASE,
 )
@@ -32,10 +32,9 @@ _DOLLARS: Final = re.compile(
     r"\$\$([^$]{1,400})\$\$|\$([^$\n]{1,400})\$|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL
 )
 _LAYOUT: Final = re.compile(
-    r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|big|Big|bigg|Bigg)(?![A-Za-z])|\\[ ]|[\s$]|\\text(?:bf"
-    r"|it|rm)?(?=\{\s*\})"
+    r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad|big|Big|bigg|Bigg)(?![A-Za-z])|\\[ ]|[\s$]"
 )
-_UNIT: Final = re.compile(r"\\(?:text|mathrm|mbox)\{\s*[A-Za-z .^0-9/]{1,30}\}\Z|\^?\\circ\Z|\\%\Z|%\Z|\^\{\\circ\}\Z")
+_UNIT: Final = re.compile(r"\\(?:text|mathrm|mbox)\{\s*[A-Za-z .^0-9/]{1,30}\}\Z|\^?\\circ\Z|\\?%\Z|\^\{\\circ\}\Z")
 _SPELLINGS: Final = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac(\d)(\d)"), r"\\frac{\1}{\2}"),

@@ -116,7 +116,7 @@ def lowered(text: str) -> str:
 
 # Emphasis goes, multiplication stays: "**18**" is 18, but "3*4" and "3 * 4" keep their star.
 _STARS: Final = re.compile(r"\*++(?<!\d\*)(?!\s)|\*++(?!\d)(?<!\s\*)")
-_UNDERSCORES: Final = re.compile(r"\b_++(?=\s|\W|\Z)|(?<!\w)_++(?=[^\W_])|(?<=[^\W_])_++(?!\w)")
+_UNDERSCORES: Final = re.compile(r"(?<!\w)_++(?=[^\W_])|(?<=[^\W_])_++(?!\w)")
 _QUOTE_MARKS: Final = re.compile(r"^(?:[ \t]{0,3}>)++(?!=)[ \t]?", re.MULTILINE)
 _STRUCK: Final = re.compile(r"~~[^~\n]{1,200}+~~")
 _TAGS: Final = re.compile(

@@ -18,19 +18,19 @@ from harness.parsers.number_asides import (
 )
 from harness.parsers.numerals import Numeral, numerals, numerals_backwards
 from harness.parsers.reading import Explanation, located, readable
-from harness.parsers.statements import SENTENCE_END, is_disowned, is_supposed, last_of
+from harness.parsers.statements import SENTENCE_END, UNSTATED, is_disowned, is_supposed, last_of
 
 _MARKER: Final = re.compile(
-    r"####|\\(?:f?boxed|fbox)|<answer>|(?<!/)\banswers?\b(?! (?:choices?|options?)\b)|\bans\b(?=\.?\s?[:=]|\.\s)"
+    r"####|\\(?:f?boxed|fbox)|(?<!/)\banswers?\b(?! (?:choices?|options?)\b)|\bans\b(?=\.?\s?[:=]|\.\s)"
 )
 #: Every marker begins with one of these, which are found much faster.
 _MARKER_CUES: Final = ("####", "\\", "ans")
 # What joins "answer" to its value: "to the question" and the like, then a verb or a sign; or a heading of its own.
 _LINK: Final = re.compile(
-    r"""(?:\s?\([^()\n]{0,40}\))?
-        (?:,?[ ](?!(?:is|was|are|=|not|cannot|never|could|may|might|because|since|as)\b)(?![a-z]{1,8}n't)
-            [^\s.:=?!]{1,24}){0,12}?
-        ["'\s)\]]{0,9}
+    rf"""(?:\s?\([^()\n]{{0,40}}\))?
+        (?:,?[ ](?!(?:{UNSTATED}|as)\b)(?![a-z]{{1,8}}n't)
+            [^\s.:=?!]{{1,24}}){{0,12}}?
+        ["'\s)\]]{{0,9}}
         (?:(?:[ ](?:should|would|must|will)[ ]be|\b(?:is|was|are|equals|comes[ ](?:out[ ])?to))\b
             |[:=→>]|->|-(?=[ ])|(?<=\bans)\.)""",
     re.VERBOSE,
@@ -41,7 +41,7 @@ _LEAD: Final = re.compile(
         (?:(?:therefore|thus|hence|then|so|clearly|simply|just|only|exactly|approximately|approx\.?|about|around|roughly
             |nearly|a[ ]total[ ]of|equal[ ]to|given[ ]by|either|between|from|indeed|now|also|still|and|final|the
             |value|number|of|that
-            |[a-z][ ]?(?==)|\\boxed|us|usd|eur|gbp|inr|chf|idr|rs\.?|rp\.?|tk\.?|kr\.?|r(?=\$)
+            |[a-z][ ]?(?==)|\\boxed|usd?|eur|gbp|inr|chf|idr|rs\.?|rp\.?|tk\.?|kr\.?|r(?=\$)
             |negative|minus|[-+$€£¥₹₩₽])
          [\s"'(\[{:=≈~,]*+){0,8}+""",
     re.VERBOSE,
@@ -54,19 +54,16 @@ _SPELLED: Final = re.compile(
 _OF_WHAT: Final = re.compile(
     r"(?:\s(?!(?:and|but|or|so|then|thus|hence|which|while|is|are|was|were|has|have|had|leaves?|leaving|gets?"
     r"|makes?|means"
-    r"|plus|minus|times|equals?|compared|than|to\sbe|not|rather|if|because"
-    r"|since)\b)[^\W\d_][^\W\d_'’-]{0,15}){1,10}\s?[$€£]?\Z"
+    r"|equals?|if|because|since)\b)[^\W\d_][^\W\d_'’-]{0,15}){1,10}\s?[$€£]?\Z"
 )
 # "18 more stamps to reach 50": what it is for.
 _MORE_TO: Final = re.compile(
     r"(?<![\w.,])[$€£]?\d[\d.,]*+\s(?:more|additional|further)(?:\s[^\W\d_]{1,16}){0,5}?\s(?:to|until"
     r"|before)\s(?:\w{1,8}\s){0,2}"
-    r"(?:reach(?:es|ing)?|gets?\sto|has|have|had|having|make|fill|complete|afford)\s(?:\w{1,8}\s){0,2}[$€£]?(?=\d)"
+    r"(?:reach\w*|gets?\sto|has|have|had|having|make|fill|complete|afford)\s(?:\w{1,8}\s){0,2}[$€£]?(?=\d)"
 )
 _OPERATION: Final = re.compile(r"[ ]?(?:[-+*×÷/x·][ ]?[($]?(?=\d)|to the power)")
-_RANGE: Final = re.compile(
-    r"(?:\s?%|\s?°[CF]?|\s(?!or\b|to\b|and\b)[^\W\d]{1,12})?\s?(?:,? or|to|and|-|/)\s(?:to )?[$€£]?(?=\d)"
-)
+_RANGE: Final = re.compile(r"(?:\s?%|\s?°[CF]?|\s[^\W\d]{1,12})?\s?(?:,? or|to|and|-|/)\s(?:to )?[$€£]?(?=\d)")
 _UNIT: Final = re.compile(r"[ %]?[^\W\d]{0,12}")
 _PREDICATE: Final = re.compile(r"\s(?:is|was|would be|must be) (?:the|our|my|your)(?: (?:final|correct|right))* \Z")
 _LABEL: Final = re.compile(
@@ -76,9 +73,7 @@ _LABEL: Final = re.compile(
 )
 _DENIED: Final = re.compile(r"(?:\bnot|n't|\brather than|\binstead of)(?: (?:be|just|only|equal to))?\s[$€£-]{0,2}\Z")
 # But not a calculation, "(2 * 9 = 18)"; "[1]" behind a word is a reference.
-_PARENTHESIS: Final = re.compile(
-    r"\(\s?(?:=|(?![^()\n=]*=))[^()\n]*+\)|(?<=[a-z.][ ])\[\d{1,2}\]|(?<=[a-z.])\[\d{1,2}\]"
-)
+_PARENTHESIS: Final = re.compile(r"\(\s?(?:=|(?![^()\n=]*=))[^()\n]*+\)|(?<=[a-z.])[ ]?\[\d{1,2}\]")
 _BEFORE_RESULT: Final = re.compile(r"[=:] ?\Z")
 _ROUNDED: Final = re.compile(r"\bround(?:s|ed|ing)? (?:up |down |off )?to (?:about )?\$?[0-9]")
 _CLAUSE_END: Final = re.compile(r"\(|[,;]\s")
@@ -251,9 +246,6 @@ def _read_statement(text: str, lower: str, marker: re.Match[str], end: int) -> _
         return _judged(text, lower, marker.start(), first, scope_end)
     if word[0] == "\\":
         return _boxed(text, lower, marker.start(), end)
-    if word[0] == "<":
-        closing = lower.find("</answer", at, end)
-        return _linked(text, lower, marker.start(), at, closing if closing >= 0 else end, heading=False)
     link = _LINK.match(lower, at, end)
     if link is None:
         link = _HEADING_LINK.match(lower, at, end) if _opens_line(lower, marker.start()) else None
@@ -325,7 +317,7 @@ def _judged(
 ) -> _Statement:
     """Decide what a statement says whose first number is `first`: it, a result after "=", or nothing readable."""
     end = scope_end if end_of_statement is None else end_of_statement
-    if is_disowned(lower, end):
+    if is_disowned(lower, end) or is_disowned(lower, first.end):
         return _Statement(None, start, end, taken_back=end)
     clause = _CLAUSE_END.search(text, first.end, scope_end)
     stop = clause.start() if clause else scope_end

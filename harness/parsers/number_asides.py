@@ -7,7 +7,7 @@ from typing import Final
 
 # What a statement says that has no number as answer.
 NUMBERLESS: Final = re.compile(
-    r"(?:an?\s|the\s)?(?:never\b|forever\b|nobody\b|infinit\w*|∞|\\infty|undefined|unknown|indeterminate"
+    r"(?:an?\s)?(?:never\b|forever\b|nobody\b|infinit\w*|∞|\\infty|undefined|unknown|indeterminate"
     r"|undetermined|impossible|unlimited|not\s(?:a\snumber|enough"
     r"|possible|defined|determin\w*|given|known|clear|available|applicable)|no\s(?:solution|answer|number|such)"
     r"|does\snot\sexist|dne\b|nan\b"
@@ -18,14 +18,13 @@ NUMBERLESS: Final = re.compile(
 # "I cannot determine the answer": what number stands there is the question's.
 _REFUSAL: Final = re.compile(
     r"\b(?:i|we|one|it)(?:'m|\sam|\sare|\sis)?\s(?:\w{3,12}ly\s)?(?:can(?:no|')t|can\snot|could\snot|couldn't"
-    r"|(?:am\s|are\s)?unable\sto"
+    r"|unable\sto"
     r"|do\snot\sknow|don't\sknow|not\sable\sto|impossible\sto|not\spossible\sto)"
-    r"(?:\sbe)?(?:\s(?:determin|answer|solv|comput|calculat|provid|giv|tell|say|find|know|help|assist|figure)\w*)?"
 )
 _ASKS_FOR_MORE: Final = re.compile(
     r"\bwithout\s(?:more|further|additional|knowing|any|the)\b|\b(?:more|additional|further|enough"
     r"|sufficient)\s(?:information|data|details|context)\b"
-    r"|\b(?:missing|insufficient|incomplete)\s(?:information|data)\b"
+    r"|\b(?:missing|incomplete)\s(?:information|data)\b"
 )
 # A line about the answer: how sure the model is, how it checks it, what it cost.
 _ABOUT: Final = re.compile(
@@ -35,7 +34,7 @@ _ABOUT: Final = re.compile(
     r"|double[ -]check|to\s(?:check|verify)|let(?:'s|\sus|\sme)\s(?:check|verify|double[ -]?(?:check)?)"
     r"|we\scan\s(?:check|verify)"
     r"|note|remark|hint|references?|sources?|step\scount|number\sof\ssteps|steps\s(?:used|taken)|feedback|p\.?s\.?)\b"
-    r"(?:\s(?:level|score|used|of\s\w{1,12}|in\s\w{1,12}))?(?:\s?[:=(-]|\sis\b|\s?\d|,)",
+    r"(?:\s(?:level|score|used))?(?:\s?[:=(-]|\sis\b|\s?\d|,)",
 )
 # The same of words that may be what was asked for: only as a label of its own, behind a blank line.
 _RATING: Final = re.compile(
@@ -44,11 +43,11 @@ _RATING: Final = re.compile(
 )
 _CONFIDENT: Final = re.compile(
     r"\b(?:i\s?(?:'m|am)\s(?:about\s|around\s|approximately\s)?[0-9.]+\s?%\s(?:sure|confident|certain)"
-    r"|(?:with|at)\s(?:a\s)?(?:confidence|certainty)|confidence\b"
+    r"|(?:with|at)\s(?:a\s)?certainty|confidence\b"
     r"|(?:probability|chance|likelihood)\s(?:of\sbeing|that\s(?:i\sam|i'm|this\sis|it\sis))\s(?:right|correct)\b"
     r"|i\s(?:have\s)?(?:double-?\s?)?(?:checked|verified)|i(?:'d|\swould)?\srate\b)"
 )
-_AROUND_END: Final = re.compile(r"[.!?;](?:\s|\Z)|[\n(]")
+_AROUND_END: Final = re.compile(r"[.!?;,]\s|[\n(]")
 CHECKING: Final = re.compile(
     r"\n[ \t#*]*(?:verification|verifying|check|checking|proof|sanity check|double[ -]check)[ \t]*:?[ \t*]*\n",
     re.IGNORECASE,

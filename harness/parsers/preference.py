@@ -18,30 +18,23 @@ _NOUN: Final = (
 # One of the two outputs: "Output (a)", "model_1", "the second response", "m", "[[B]]", "1". "m" and "M" differ.
 _NAME: Final = (
     rf"(?i:the\s)?(?:{_NOUN}(?i:[ _-]?(?:identifier|id|number|no\.|\#))?[ _:.-]{{0,2}}[(\[{{\"'<]{{0,3}}"
-    r"(?P<named>[12ABabmM]|(?i:one|two))(?!\w|'(?!s\s))[)\]}\"'>]{0,3}"
+    r"(?P<named>[12ABabmM]|(?i:one|two))(?!\w)[)\]}\"'>]{0,3}"
     rf"|(?P<ordinal>(?i:first|second|1st|2nd|former|latter))(?:\s(?:{_NOUN}|one)\b)?"
-    r"|(?i:no\.\s?|number\s|\#\s?)?[(\[{\"'<]{0,3}(?P<bare>[12ABabmM])(?!\w|'(?!s\s))[)\]}\"'>]{0,3})"
+    r"|(?i:no\.\s?|number\s|\#\s?)?[(\[{\"'<]{0,3}(?P<bare>[12ABabmM])(?!\w)[)\]}\"'>]{0,3})"
 )
-_TIE: Final = (
-    r"(?i:(?:(?:it's|it is)\s)?(?:an?\s(?:\w{1,12}\s)?)?(?:tie|tied|draw|equal(?:ly good)?|even|same|no preference"
-    r"|neither|both(?: are)?(?: equal(?:ly (?:good|bad|strong|helpful))?)?)\b)"
-)
+_TIE: Final = r"(?i:(?:an?\s(?:\w{1,12}\s)?)?(?:tie|tied|draw|equal(?:ly good)?|even|same|neither|both)\b)"
 _LABEL_WORD: Final = (
-    r"(?i:(?:final |overall |my )?(?:verdict|answer|winner|choice|decision|judge?ment|conclusion|result|rankings?"
-    r"|selection|selected|chosen|pick|preference|which is better|output identifier"
-    r"|(?:preferred|best|better|winning|chosen|selected)(?:[ _-](?:output|response|model|one|answer|assistant"
-    r"|option))?(?:[ _]id)?))"
+    r"(?i:(?:verdict|answer|winner|choice|decision|judge?ment|conclusion|result|rankings?"
+    r"|selection|pick|preference|output identifier"
+    r"|(?:preferred|best|better|winning|chosen|selected)(?:[ _-](?:output|response|model|one"
+    r"|assistant|option))?(?:[ _]id)?))"
 )
 _LABEL: Final = re.compile(
     rf"\b{_LABEL_WORD}[\"')\]]{{0,2}}\s?"
     r"(?i:(?::|=|\?|->|→|>|-|—|is|would be|goes to|should be)(?=[\s\"'(\[:\d<{]))[\s\"'(\[:={]{0,6}"
     rf"(?i:that |clearly |therefore |to be |simply )?(?:(?P<tie>{_TIE})|(?P<name>{_NAME}))(?P<after>[^\n]{{0,24}})"
 )
-_BRACKETED: Final = re.compile(
-    r"\[\[\s?(?:(?P<letter>[ABCabc12])|(?i:tie|draw)"
-    r"|(?P<order>(?P<left>[ABab12])\s?(?P<sign>[<>=≈]{1,3})\s?(?P<right>[ABab12])))"
-    r"\s?\]\]"
-)
+_BRACKETED: Final = re.compile(r"\[\[\s?(?:(?P<letter>[ABCabc12])|(?i:tie|draw))\s?\]\]")
 _SIDE: Final = rf"{_NOUN}?[ _]?[(\"']?[ABabmM12][)\"']?"
 _ORDER: Final = re.compile(
     rf"(?<![^\s\[(:\"'])(?P<left>{_SIDE})\s?(?P<sign>>{{1,3}}|<{{1,3}}|={{1,2}}|≈)\s?(?P<right>{_SIDE})(?![\w%])"
@@ -54,7 +47,7 @@ _BETTER: Final = (
 )
 _SENTENCE: Final = re.compile(
     rf"(?<![\w'])(?P<subject>{_NAME})(?:'s\s{_NOUN})?(?:,[^,.\n]{{1,60}},)?\s"
-    r"(?:(?i:is|was|seems|appears to be|would be|has been|(?:gives|provides|offers)(?: the| an?)?)\s"
+    r"(?:(?i:is|was|seems|appears to be|would be|has been|(?:gives|provides|offers)(?: an?)?)\s"
     rf"{_BETTER}|(?i:wins|won|outperforms|beats|surpasses|takes it|edges out)\b)"
 )
 _CHOOSE: Final = (
@@ -69,10 +62,10 @@ _CHOSEN: Final = re.compile(
     rf"\b{_CHOOSE}\s(?i:clearly |therefore |to go with )?(?i:the (?:{_NOUN}|one) (?:of|from|by) )?(?P<name>{_NAME})"
 )
 _TIE_SENTENCE: Final = re.compile(
-    r"\b(?:it(?:'s| is)|this is|result is|call it|declare|ends? in|results? in) (?:\w{1,12} )?"
+    r"\b(?:it(?:'s| is)|this is|call it|declare|ends? in|results? in) (?:\w{1,12} )?"
     r"an? (?:\w{1,12} )?(?:tie|draw)\b"
     r"|\b(?:both|the two|they|these)(?: (?:of them|outputs|responses|models|answers|assistants|replies|two)){0,2}"
-    r"(?:'re| (?:are|is|were|performs?|performed|do|did))? (?:both |overall |roughly |about |basically |essentially )?"
+    r"(?:'re| (?:are|is|were|performs?|performed|do|did))? (?:overall |roughly |about |basically |essentially )?"
     r"(?:equally (?:good|well|bad|helpful|correct|strong|valid|matched|preferable)|equal|tied|on par"
     r"|of (?:equal|the same) quality)\b"
     r"|\bneither(?: of (?:them|the (?:two|outputs|responses)))?(?: (?:output|response|model|one|answer))?"
@@ -83,7 +76,7 @@ _ALONE: Final = re.compile(
     rf"[\s#>*\"'{{-]*+(?:(?i:it(?:'s|\sis))\s{{1,60}})?(?:(?P<tie>{_TIE})|(?P<name>{_NAME})"
     rf"|(?P<zero>[(\[\"']{{0,3}}0[)\]\"']{{0,3}}))[\s.!,\"'}}\]]*+\Z"
 )
-_LEADING: Final = re.compile(rf"\s*+(?P<name>{_NAME})(?:\s?[,.:;—-])?\s(?i:because|since|as it|wins|for its)\b")
+_LEADING: Final = re.compile(rf"\s*+(?P<name>{_NAME})(?:\s?[,.:;—-])?\s(?i:because|since|as it|for its)\b")
 _QUOTED: Final = re.compile(r'"[^"\n]*"')
 _BARE_END: Final = re.compile(r"\s*+(?:[.,;:!)\]}\"'—]|\Z)|\s(?:because|since|as|for|over|is|was|to)\b")
 _CONCLUDING: Final = re.compile(
@@ -110,11 +103,11 @@ _SCORES: Final = re.compile(
 )
 # "Assistant 1: 8", "Score for Output (b): 7/10", "'score_a': 7": scores by name.
 _NAMED_SCORE: Final = re.compile(
-    rf"(?<![\w'])(?:(?i:score|rating)s?(?i:\s(?:of"
-    rf"|for))?[ _-])?(?:{_NOUN}[ _-]?)?[(\[]?(?P<which>[12ABab])[)\]]?(?i:(?:'s)?[ _](?:score|rating))?"
-    rf"[\"']?\s?(?i:[:=]|is|gets|scores|receives)\s?[\"']?(?P<score>{_SCORE})(?:\s?/\s?10)?(?![\w%.]\d|\w)"
+    rf"(?<![\w'])(?:(?i:score|rating)s?[ _-])?(?:{_NOUN}[ _-]?)?[(\[]?(?P<which>[12ABab])[)\]]?"
+    r"(?i:(?:'s)?[ _](?:score|rating))?"
+    rf"[\"']?\s?(?i:[:=]|is|gets|scores|receives)\s?[\"']?(?P<score>{_SCORE})(?:\s?/\s?10)?(?!\w|[%.]\d)"
 )
-_ABOUT_SCORES: Final = re.compile(r"\b(?:scor|rat(?:e|ing))", re.IGNORECASE)
+_ABOUT_SCORES: Final = re.compile(r"\b(?:scor|rat[ei])", re.IGNORECASE)
 # "1. Output (b)\n2. Output (a)": a ranking as a list.
 _ITEM: Final = rf"{_NOUN}[ _-]?[(\[]?[12ABabmM][)\]]?"
 _RANKED_LIST: Final = re.compile(
@@ -277,9 +270,9 @@ def _finals(text: str, lower: str) -> Iterator[_Final]:
             yield from _labelled(found)
     for found in last_of(_BRACKETED.finditer(text)):
         letter = found.group("letter") or "c"
-        preference_or_none = _ordered(found) if found.group("order") else 0 if letter in "cC" else _which(letter)
+        preference_or_none: Preference | None = 0 if letter in "cC" else _which(letter)
         before = text[max(0, found.start() - 12) : found.start()]
-        joined = before.endswith((" and ", "]] ", "]], ", "]]")) and found.group("order") is None
+        joined = before.endswith((" and ", "]] ", "]], ", "]]"))
         if _EITHER.match(text, found.end()) or _OR_BEFORE.search(before) or joined:
             preference_or_none = None
         yield _Final(found.start(), found.end(), preference_or_none, "in double brackets")

@@ -11,29 +11,28 @@ from harness.parsers.labels import foreign_labels
 from harness.parsers.normalize import lowered, plain_characters, plain_markup
 from harness.parsers.numerals import canonical_number
 from harness.parsers.reading import Explanation, located, readable
-from harness.parsers.statements import has_any, is_disowned, is_supposed, last_of
+from harness.parsers.statements import UNSTATED, has_any, is_disowned, is_supposed, last_of
 
 #: More words than this are no short answer.
 MOST_WORDS: Final = 12
 _LABEL: Final = re.compile(
     r"\\(?:f?boxed|fbox)\{|####|<answer>|\b(?:final[ ])?answers?\b[\"']?"
-    r"(?:[ ](?!(?:is|was|are|not|cannot|could|may|might|because|since)\b)(?![a-z]{1,8}n't)[^\s.:=?!]{1,24}){0,8}?"
+    rf"(?:[ ](?!(?:{UNSTATED})\b)(?![a-z]{{1,8}}n't)[^\s.:=?!]{{1,24}}){{0,8}}?"
     r"(?:[ ](?:is|was|are|would[ ]be|should[ ]be|must[ ]be)\b:?|\s?[:=→]|[ ]-(?=[ ])|[ \t]*\n)"
 )
 _LABEL_CUES: Final = ("answer", "boxed", "fbox", "####")
 _END: Final = re.compile(
-    r"[.!?](?=\s|\Z)(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Jr|Sr|vs|No)\.)(?<!\bMrs\.)|\n|</?answer>"
+    r"[.!?](?=\s|\Z)(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Jr|Sr|vs|No|Rs|Rp|Tk)\.)(?<!\bMrs\.)|\n|</?answer>"
     r"|,?[ ](?:because|since|which[ ](?:is|was|has)|as[ ](?:it|he|she|they|the)|who[ ](?:is|was))\b"
 )
 _LEAD: Final = re.compile(
-    r"(?:(?:it|he|she|this|that|they|there)(?:'s|'re|[ ](?:is|was|are|were))|the[ ]answer[ ]is|(?:i"
+    r"(?:(?:it|he|she|this|that|they|there)(?:'s|'re|[ ](?:is|was|are|were))|(?:i"
     r"|we)[ ](?:think|believe|would"
     r"[ ]say)(?:[ ]that)?(?:[ ]it(?:'s|[ ]is))?|therefore|thus|so|probably|likely|certainly)[,:]?[ ]"
 )
 _NO_ANSWER: Final = re.compile(
     r"(?:i|we)[ ](?:do[ ]not|don't|cannot|can't|am[ ]not|'m[ ]not)\b|i'm[ ](?:not|sorry|unable)|(?:unknown"
-    r"|not[ ](?:known|sure|given"
-    r"|enough)|none[ ]given|n/a|no[ ]answer|unanswerable)\b"
+    r"|not[ ](?:known|sure|given|enough)|none[ ]given|n/a|no[ ]answer|unanswerable)\b"
 )
 _ARTICLES: Final = re.compile(r"\b(?:an?|the)\b")
 _PUNCTUATION: Final = re.compile(r"[^\w\s]|_")

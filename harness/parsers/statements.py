@@ -12,7 +12,7 @@ from harness.parsers.normalize import lowered
 #: A retraction needs one of these; looking for them first keeps the common case fast.
 _CUES: Final = (
     "wait", "actually", "mistake", "error", "scratch", "strike", "thought", "correct", "oops", "misread", "my bad",
-    "miscalc", "miscount", "was wrong", "no,", "no ", "hmm", "sorry", "hold on",
+    "miscalc", "miscount", "misspoke", "was wrong", "no,", "no ", "hmm", "sorry", "hold on",
 )  # fmt: skip
 _THAT: Final = (
     r"(?:that|this|it|my\s(?:answer|first\sanswer|calculation|reasoning))"
@@ -22,8 +22,7 @@ _THAT: Final = (
 )
 _RETRACTION: Final = re.compile(
     rf"""(?<!\bif\s)(?<!\bor\s)\b(?:
-        wait[\s,.!…:—-]{{1,6}}(?:no\b(?!\s(?:need|problem|doubt))|actually|sorry|i\s(?:made|misread|was\swrong
-                  |forgot|mis)
+        wait[\s,.!…:—-]{{1,6}}(?:no\b(?!\s(?:need|problem|doubt))|actually|sorry|i\s(?:made|forgot|mis)
             |{_THAT}|not\b|correction)
       | (?:scratch|strike)\sthat
       | on\ssecond\sthoughts?
@@ -42,23 +41,23 @@ _RETRACTION: Final = re.compile(
       | actually,?\s(?:it|that)\s(?:should|must)\sbe
       | actually,?\sit(?:'s|\sis)(?=\s[$(]?(?:\d|[a-j]\b))
       | actually,?(?=\s(?:option\s|choice\s)?\(?[a-j]\)?\s(?:is|must|should)\b)
-      | (?<=[.!?\n]\s)no,\s(?:it|that|the\sanswer)(?:'s|\s(?:is|should\sbe|must\sbe))(?=\s[$("]?(?:\d|[a-j]\b|option))
+      | (?<=[.!?\n]\s)no,\s(?:it|that|the\sanswer)(?:'s|\s(?:is|should\sbe|must\sbe))(?=\s[$("]?(?:\d|[a-j]\b))
     )""",
     re.VERBOSE,
 )
 _PUNCTUATION: Final = re.compile(r"(?:[\s,:;!?—]|\.(?!\d))*+")
 _DISOWNED: Final = re.compile(
     r"[^.!?\n]{0,100}+[.!?]*+[\s—-]*+"
-    rf"(?:(?:oh|hmm|wait|no|actually|sorry|hold on|but|however|well|ah)[,.!…—\s-]{{1,5}})*+"
+    rf"(?:(?:oh|hmm|no|actually|sorry|but|however|well|ah)[,.!…—\s-]{{1,5}})*+"
     rf"{_THAT}"
-    rf"|[^.!?\n]{{0,100}}?(?:,|—|-|\bbut)\s(?:but |although |though |which )?{_THAT}"
+    rf"|[^.!?\n]{{0,100}}?(?:,|—|-|\bbut)\s(?:although |though |which )?{_THAT}"
 )
 _SUPPOSITION: Final = re.compile(
     r"\b(?:if|whether|unless|suppose|supposing|assume|assuming|imagine|might|may|could|initially|originally|at first"
     r"|(?:i|we|i'd|i had) (?:first )?(?:thought|assumed|guessed)"
-    r"|(?:some|many|most|several) (?:\w+ )?(?:would|will|might|say|think|claim|believe)"
+    r"|(?:some|many|most|several) (?:\w+ )?(?:would|will|say|think|claim|believe)"
     r"|people|students|tempting|tempted|mistakenly|wrongly|incorrectly|why|not sure|unsure|not certain|don't know"
-    r"|do not know|unclear|cannot|can't|could not|couldn't|unable|don't (?:think|believe)"
+    r"|do not know|unclear|cannot|can't|couldn't|unable|don't (?:think|believe)"
     r"|do not (?:think|believe)|doubt|never"
     r"|not (?:say|claim|mean|imply|that|the case)|no (?:evidence|reason)|isn't|wouldn't|would not)\b[^.!?\n;,]*+\Z"
 )
@@ -70,7 +69,10 @@ _CONDITION: Final = re.compile(
 )
 _CLAUSE_START: Final = re.compile(r".*(?:[.!?\n;,:—]|\b(?:but|so|therefore|hence|thus|then|and)\b)", re.DOTALL)
 
-SENTENCE_END: Final = re.compile(r"[.!?](?=[\s\"')\]]|\Z)|\n")
+#: Words behind "answer" in a sentence that speaks of it and does not state it: "the answer may be …".
+UNSTATED: Final = "not|cannot|never|could|may|might|neither|because|since"
+
+SENTENCE_END: Final = re.compile(r"[.!?](?=[\s\"')\]])|\n")
 
 
 #: An output with more statements or lines than this repeats itself; the others are not looked at one by one.

@@ -50,7 +50,7 @@ _HARD: Final = re.compile(
 _RECAP: Final = re.compile(
     r"\n[ \t>*_#]*+(?:(?:now|finally|okay|ok|so|next)\b,?[ ])?(?:(?:let(?:'s|[ ]us|[ ]me)|we(?:[ ]can|'ll"
     r"|[ ]will)?|i'll|i[ ]will)[ ]"
-    r"(?:now[ ])?)?(?:combine|summari[sz]e|recap|collect|gather|compile|list|put[ ]together|put)\b"
+    r"(?:now[ ])?)?(?:combine|summari[sz]e|recap|collect|gather|compile|list|put)\b"
     r"[^\n.:]{0,40}\banswers\b"
     r"|\n[ \t>*_#]*+(?:(?:a|the)[ ])?(?:summary|recap|list|compilation)[ ]of[ ](?:all[ ])?(?:the[ ])?answers\b"
     r"|\n[ \t>*_#]*+(?:(?:here[ ]are|these[ ]are)[ ])?all[ ](?:of[ ])?(?:the[ ])?answers\b",
@@ -59,15 +59,15 @@ _RECAP: Final = re.compile(
 _LINES: Final = re.compile(r"\n\s*+[^A-Za-z\u00c0-\u024f\n]{0,20}?(?=[\u0370-\ud7a3])")
 #: A line in another language that answers, or draws a conclusion, is no new question.
 _CONCLUDES: Final = re.compile(
-    r"(?![^\n]*[?؟])[^\n]{0,24}?(?:答案|答え[はが:]|答:|正解|[故应我]选|选[a-j:]|因此|所以|综上|つまり|したがって|よって|정답|답|따라서|그러므로|ответ"
+    r"(?![^\n]*[?؟])[^\n]{0,24}?(?:答案|答え[はが:]|答:|正解|[故应我]选|选[a-j:]|因此|所以|综上|つまり|したがって|よって|답|따라서|그러므로|ответ"
     r"|следовательно|итак|поэтому|відповід"
-    r"|отже|الإجابة|الجواب|إذن|لذلك|उत्तर|इसलिए|उतर|উত্তর|তাই|คำตอบ|ดังนั้น|תשובה|לכן|απάντηση|άρα|پاسخ|جواب)",
+    r"|отже|الإجابة|إذن|لذلك|उत्तर|इसलिए|उतर|উত্তর|তাই|คำตอบ|ดังนั้น|תשובה|לכן|پاسخ|جواب)",
     re.IGNORECASE,
 )
 _SCRIPTS: Final = re.compile(
-    r"(?P<greek>[\u0370-\u03ff])|(?P<cyrillic>[\u0400-\u052f])|(?P<hebrew>[\u0590-\u05ff])"
+    r"(?P<cyrillic>[\u0400-\u052f])|(?P<hebrew>[\u0590-\u05ff])"
     r"|(?P<arabic>[\u0600-\u06ff\u0750-\u077f])|(?P<indic>[\u0900-\u0dff])|(?P<thai>[\u0e00-\u0e7f])"
-    r"|(?P<han>[\u3040-\u30ff\u3400-\u9fff])|(?P<hangul>[\uac00-\ud7a3])|(?P<latin>[A-Za-z\u00c0-\u024f])"
+    r"|(?P<han>[\u3040-\u30ff\u3400-\u9fff])|(?P<hangul>[\uac00-\ud7a3])"
 )
 _ANSWER: Final = (
     r"(?:answer|a|response|output|solution|reasoning|explanation|assistant|答案|答え|解答|答|정답|답|ответ|решение|respuesta"
@@ -84,8 +84,7 @@ _ANSWERED: Final = re.compile(
     re.IGNORECASE,
 )
 _HEADER: Final = re.compile(
-    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin_of_text\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>"
-    r"|<\|Assistant\|>"
+    r"(?:\s*+(?:<s>|<\|?pad\|?>|<\|begin[_▁]of[_▁]\w{4,9}\|>|<bos>|<\|im_start\|>\s{0,4}assistant\b|<\|assistant\|>"
     r"|<\|start\|>\s{0,4}assistant\b"
     r"|<\|start_header_id\|>\s{0,4}assistant\s{0,4}<\|end_header_id\|>|<start_of_turn>\s{0,4}model\b|\[/INST\]"
     r"|assistant:))++",
@@ -209,7 +208,7 @@ def _other_script(text: str, start: int, end: int, answers: Callable[[str], bool
         return None
     for found in _up_to(_LINES, text, start, end):
         script = _SCRIPTS.match(text, found.end(), end)
-        if script is None or script.lastgroup in ("latin", "greek") or _CONCLUDES.match(text, found.end(), end):
+        if script is None or _CONCLUDES.match(text, found.end(), end):
             continue
         before = text[max(start, found.start() - _WINDOW) : found.start()]
         is_new = not any(each.lastgroup == script.lastgroup for each in _SCRIPTS.finditer(before))

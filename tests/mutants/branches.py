@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tests.parsers.test_golden import PARSERS, TOLD, golden
 
 PACKAGE = "harness.parsers"
-_CLASS_OF_LETTERS = re.compile(r"\[(?!A-Z\]|A-Za-z\]|a-z\])[A-Za-z]{2,52}\]")
+_CLASS_OF_LETTERS = re.compile(r"\[(?!A-Z\]|A-Za-z\]|a-z\])[A-Za-z]{2,52}\]|(?:[A-Z]\?){2,}")
 _OPENS = re.compile(r"\((?:\?(?:P<\w+>|P=\w+|<[=!]|[=!>:]|[aiLmsux-]+:))?")
 _COMPILE = re.compile
 
