@@ -250,7 +250,7 @@ def main() -> int:
         side, engine, name, count = ROWS[given.row]
         result = globals()[side](engine, given.folder / name, given, getattr(given, count))
         (given.folder / "result.json").write_text(json.dumps(result))
-        return 0
+        os._exit(0)  # lm-eval's vLLM can abort the process while it ends
     with tempfile.TemporaryDirectory() as scratch:
         given.folder = Path(scratch)
         if given.data is None:
