@@ -6,6 +6,7 @@ The names that a template finds are those that transformers gives it
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -26,8 +27,18 @@ MOST_CHARACTERS = 4_000_000
 #: A width in a pattern of ``%`` or ``format`` that is beyond all bounds, or stands elsewhere.
 _WIDE = re.compile(r"\d{7}|\*")
 
+#: How often that may be made of all texts and lists together, and how many characters an item of a list counts for.
+_TIMES, _ITEM = 16, 8
+
+#: Bits that a whole number may have.
+_BITS = 100_000
+
+#: Numbers beyond which no template has reason to round, or to indent JSON.
+_PLACES = 1000
+
 _steps: ContextVar[int] = ContextVar("steps")
 _room: ContextVar[int] = ContextVar("room")
+_left: ContextVar[int] = ContextVar("left")
 
 
 class TemplateBounds(TemplateError):
@@ -42,6 +53,7 @@ def render(template: str, given: Mapping[str, Any], size: int) -> str:
     room = MOST_CHARACTERS + 8 * size
     _steps.set(0)
     _room.set(room)
+    _left.set(_TIMES * room)
     written: list[str] = []
     try:
         for piece in _compiled(template).generate(**given):
@@ -62,7 +74,9 @@ def _compiled(template: str) -> Template:
         raise TemplateBounds(f"it is larger than {limits.TEMPLATE.told} ({limits.TEMPLATE})")
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters.update(tojson=_tojson, format=_format)
+    environment.filters.update({name: _counted(name, each) for name, each in environment.filters.items()})
     environment.globals.update(raise_exception=_raise)
+    del environment.globals["lipsum"]
     try:
         tree = environment.parse(template)
         loops: list[Any] = [*tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))]
@@ -85,16 +99,19 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Return what an operator gives."""
         if operator == "*" and (_sized(left) or _sized(right)):
             many, one = (left, right) if isinstance(left, int) else (right, left)
-            if isinstance(many, int) and len(one) * many > _room.get():
-                raise _too_large()
+            if isinstance(many, int):
+                _check(len(one) * many)
         elif operator == "+" and _sized(left) and _sized(right):
-            if len(left) + len(right) > _room.get():
+            _check(len(left) + len(right))
+        elif operator == "%" and isinstance(left, str):
+            if _WIDE.search(left):
                 raise _too_large()
-        elif (operator == "**" and abs(right) > 64) or (
-            operator == "%" and isinstance(left, str) and _WIDE.search(left)
-        ):
-            raise _too_large()
-        return super().call_binop(context, operator, left, right)
+            _check(_formatted(left, "%", right if isinstance(right, tuple) else (right,)))
+        elif operator in "**" and isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > _BITS:
+                raise _too_large()
+        return _made(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return `value`, the method ``format`` of a text, made safe; None for anything else."""
@@ -108,7 +125,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         numbers = [each for each in (*values, *named.values()) if isinstance(each, int)]
         if any(abs(each) > MOST_CHARACTERS for each in numbers):
             raise _too_large()
-        return ImmutableSandboxedEnvironment.call(self, context, function, *values, **named)
+        if isinstance(text := getattr(function, "__self__", None), str):
+            _check(_size(function.__name__, text, *values, **named))
+        return _made(ImmutableSandboxedEnvironment.call(self, context, function, *values, **named))
 
 
 class _Generation(Extension):
@@ -165,9 +184,73 @@ def _width(value: Any) -> Any:
 
 
 def _checked(text: str) -> str:
-    if len(text) > _room.get():
-        raise _too_large()
+    _check(len(text))
     return text
+
+
+def _check(size: int) -> None:
+    if size > _room.get():
+        raise _too_large()
+
+
+def _made(value: Any) -> Any:
+    """Count what has been made; TemplateBounds where it is too much in all."""
+    if _sized(value):
+        left = _left.get() - len(value) * (1 if isinstance(value, str) else _ITEM)
+        if left < 0:
+            raise _too_large()
+        _left.set(left)
+    return value
+
+
+def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that makes no text of any length, and whose results count."""
+    first = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @functools.wraps(function)
+    def bounded(*values: Any, **named: Any) -> Any:
+        given = [*values]
+        if name in ("join", "sum") and len(given) > first and not _sized(given[first]):
+            given[first] = list(given[first])
+        _check(_size(name, *given[first:], **named))
+        return _made(function(*given, **named))
+
+    return bounded
+
+
+def _size(name: str, value: Any, *given: Any, **named: Any) -> int:
+    """Return the most characters that a filter or a method of texts may make; 0 for those that make what they get."""
+    others = [*given, *named.values()]
+    longest = max([0, *(len(each) for each in others if isinstance(each, str))])
+    widest = max([0, *(abs(each) for each in others if isinstance(each, int | float))])
+    text = value if isinstance(value, str) else ""
+    if name == "join":
+        parts = given[0] if text and given and not isinstance(given[0], str) else value
+        parts = parts if _sized(parts) else [*parts]
+        between = text if parts is not value else max([*(str(each) for each in others), ""], key=len)
+        return sum(len(str(part)) for part in parts) + len(between) * len(parts)
+    if name == "sum":
+        return len(value) * sum(len(each) for each in value if _sized(each)) // _TIMES
+    if name == "replace":
+        old = str(given[0]) if given else str(named.get("old", named.get("s", "")))
+        return len(str(value)) + str(value).count(old) * longest
+    if name == "format":
+        return _formatted(text, "{%", others)
+    if name in ("indent", "wordwrap"):
+        return len(str(value)) + (str(value).count("\n") + 1 if name == "indent" else len(str(value))) * longest
+    if name == "translate":
+        return _room.get() + 1
+    if name == "expandtabs":
+        return len(text) + text.count("\t") * int(widest or 8)
+    if name in ("round", "tojson") and widest > _PLACES:
+        return _room.get() + 1
+    return 0
+
+
+def _formatted(pattern: str, marks: str, values: Any) -> int:
+    """Return as many characters as a pattern comes to, each of whose marks may stand for the longest of the values."""
+    longest = max([0, *(len(each) for each in values if isinstance(each, str))])
+    return len(pattern) + sum(map(pattern.count, marks)) * longest
 
 
 def _too_large() -> TemplateBounds:

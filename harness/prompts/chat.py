@@ -132,7 +132,16 @@ class ChatTemplate:
         return self._around[key]
 
     def render(self, messages: Sequence[Message], *, generating: bool = True, tools: Sequence[Any] = ()) -> str:
-        """Return what the template makes of messages; PromptError where it refuses these."""
+        """Return what the template makes of messages; PromptError where it refuses these, or leaves one of them out."""
+        if len(messages) > 1 and generating:
+            written = self._frame(messages, tools).places
+            for number, message in enumerate(messages):
+                if message.content and number not in written and not message.more:
+                    what = f"leaves out the text of message {number + 1} ({message.role})"
+                    raise PromptError(f"the tokenizer's chat template {what}; {ANOTHER}")
+        return self._written(messages, generating, tools)
+
+    def _written(self, messages: Sequence[Message], generating: bool, tools: Sequence[Any]) -> str:
         from jinja2 import TemplateError
 
         parts = self._in_parts
@@ -200,7 +209,7 @@ class ChatTemplate:
         key = _key(messages, tools)
         if key not in self._frames:
             marked = [Message(each.role, f"{MARK}-{number}.", each.more) for number, each in enumerate(messages)]
-            split = _NUMBERED.split(self.render(marked, tools=tools))
+            split = _NUMBERED.split(self._written(marked, True, tools))
             self._frames[key] = _Frame(tuple(split[::2]), tuple(map(int, split[1::2])))
         return self._frames[key]
 

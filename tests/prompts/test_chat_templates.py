@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from harness.errors import ConfigError, ModelError, PromptError
 from harness.prompts import FormatOptions, PromptFormat, choose_format, find_format, format_options
 from harness.prompts.bounded import MOST_CHARACTERS, render
+from harness.types import Message
 from tests.prompts.shapes import make
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n%s<|im_end|>\n{% endfor %}"
@@ -90,6 +92,25 @@ def test_a_template_that_cannot_be_used_is_refused_before_anything_is_asked(temp
         "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
         "{{ [1] * 9999999999 }}",
         "{{ 10 ** 9999999 }}",
+        "{{ ((9 ** 64) ** 64) ** 64 }}",
+        "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{{ range(100000) | join('x' * 100000) }}",
+        "{{ ('x' * 100000).join(['a'] * 90000) }}",
+        "{{ ('a' * 1000000) | replace('a', 'b' * 100000) }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 100000) }}",
+        "{{ ('a' * 1000000).replace('', 'b' * 100000) }}",
+        "{{ ('a' * 1000000).translate({97: 'b' * 100000}) }}",
+        "{{ ('\t' * 100000).expandtabs(3999999) }}",
+        "{{ ('a\n' * 500000) | indent(width='x' * 100000) }}",
+        "{{ 'a b' | wordwrap(1, true, 'x' * 3999999) }}",
+        "{{ range(100000) | map('string') | map('center', 100000) | list | length }}",
+        "{{ ('%s' * 1000) | format(*(['x' * 1000000] * 1000)) }}",
+        "{{ ('%s' * 1000) % ('x' * 1000000) }}",
+        "{{ ('{0}' * 1000).format('x' * 1000000) }}",
+        "{{ ([[1] * 3000000] * 1000) | sum(start=[]) | length }}",
+        "{{ 7 | round(-300000000) }}",
+        "{{ [1] | tojson(indent=3000000) }}",
+        "{% for i in range(9999) %}{{ ('x' * 3999999) | length }}{% endfor %}",
     ],
 )
 def test_no_operator_and_no_method_makes_a_text_of_any_length(template: str) -> None:
@@ -97,6 +118,23 @@ def test_no_operator_and_no_method_makes_a_text_of_any_length(template: str) -> 
 
     with pytest.raises(TemplateError, match=f"{MOST_CHARACTERS:,}"):
         render(template, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ messages[0].content }}", "leaves out the text of message 2 (assistant)"),
+        ("{{ messages[-1].content }}", "leaves out the text of message 1 (user)"),
+        ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", "message 2"),
+        ("{{ messages[0].content }}{% for m in messages[1:] %}{{ m.content | upper }}{% endfor %}", "message 2"),
+    ],
+)
+def test_a_template_that_leaves_out_a_turn_is_not_asked_conversations(template: str, fault: str) -> None:
+    tokenizer, past = tokenizer_with(template), (Message("user", "Hi."), Message("assistant", "Hello."))
+    find_format("chat").check(tokenizer)
+    assert find_format("chat").render("What?", tokenizer).text == "What?"
+    with pytest.raises(PromptError, match=re.escape(fault)):
+        find_format("chat").render("What?", tokenizer, history=past)
 
 
 def test_what_templates_commonly_use_is_there() -> None:
