@@ -28,7 +28,7 @@ def offloaded(sizes: Mapping[str, int], share: float) -> set[str]:
     """Return names of which the sizes come to about `share` of all, spread evenly over those of one size.
 
     >>> sorted(offloaded({"a": 2, "b": 2, "c": 8, "d": 2, "e": 2}, 0.25))
-    ['b', 'e']
+    ['a', 'e']
     """
     found: set[str] = set()
     seen = taken = 0
