@@ -138,13 +138,12 @@ def test_workers_by_transformers_give_what_one_process_gives(world: Path) -> Non
 
 
 @contextmanager
-def cluster(cpus: Sequence[int]) -> Iterator[Any]:
+def cluster(world: Path, cpus: Sequence[int]) -> Iterator[Any]:
     """Ray nodes on this machine, each with raylet and object store of its own, that a command can be given."""
     from ray.cluster_utils import Cluster
 
     before = dict(os.environ)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ.update(environment(world), RAY_USAGE_STATS_ENABLED="0")
     store = {"object_store_memory": 80 << 20, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
     try:
@@ -159,10 +158,10 @@ def cluster(cpus: Sequence[int]) -> Iterator[Any]:
 
 
 def test_a_node_that_goes_costs_nothing_and_one_that_comes_takes_part(world: Path) -> None:
-    with cluster([1, 1]) as made:
+    with cluster(world, [1, 1]) as made:
         words = [*ODD, "--set", f"ray.address={made.address}", "--set", "odd.seconds=0.1"]
         process = start(world, *words)  # replicas=auto
-        wait_for(lambda: lines_there(world, 20))
+        wait_for(lambda: lines_there(world, 20) or process.poll() is not None)
         assert len(list((world / "pids").glob("*.pid"))) == 2
         node = next(iter(made.worker_nodes))
         [raylet] = node.all_processes["raylet"]
