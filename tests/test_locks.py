@@ -42,7 +42,7 @@ def locked(*names: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("dev", ["dev"]), ("demo", ["train", "openai", "report"]), ("docs", ["docs"]), ("vllm", ["hub"])],
+    [("dev", ["dev"]), ("demo", ["train", "openai", "report"]), ("docs", ["docs"]), ("vllm", ["hub", "ray"])],
 )
 def test_a_lock_has_a_version_in_every_range(lock: str, extras: list[str]) -> None:
     versions = locked(f"{lock}.txt", "torch.txt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,9 @@ _started_here = False
 
 #: Bytes of the object store of a Ray of the command's own: messages are small and go past it.
 _STORE = 128 << 20
+
+#: Seconds that the cluster's address may take to answer.
+_CONNECT = 15.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def join(address: str, runtime_env: Mapping[str, Any], replicas: int | None) -> 
             asked |= {"include_dashboard": False, "object_store_memory": _STORE}
         else:
             asked |= {"address": address or None}
+            _reach(address or os.environ.get("RAY_ADDRESS", ""))
         with _undisturbed(_environment(replicas) if own else {}):
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **asked)
@@ -139,6 +144,17 @@ def _undisturbed(environment: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _reach(address: str) -> None:
+    """Raise ModelError where nobody listens at ``HOST:PORT``: Ray would ask for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # ``auto``
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+    except OSError as error:
+        raise ModelError(_unreached(address, error)) from error
 
 
 def _unreached(address: str, error: Exception) -> str:
