@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import evaluation_options, judge_options, plugin_names, warn
+from harness.cli.options import evaluation_options, judge_options, plugin_names, tell_place, warn
 
 
 @click.command("curve")
@@ -53,5 +53,5 @@ def command(
     except ImportError:
         warn(["no picture: pip install matplotlib"])
     else:
-        click.echo(place)
+        tell_place(place)
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import run_argument
+from harness.cli.options import run_argument, tell_place
 
 
 @click.command("export")
@@ -42,4 +42,4 @@ def command(run: Path, form: str, disabled: tuple[str, ...], **options: Any) -> 
     from harness.registry import Registry
 
     for path in export(run, form, registry=Registry(disabled), **options):
-        click.echo(path)
+        tell_place(path)

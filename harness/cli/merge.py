@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import tell_place
+
 
 @click.command("merge")
 @click.argument("adapter", type=click.Path(path_type=Path))
@@ -22,4 +24,4 @@ def command(adapter: Path, out: Path, base: str | None) -> None:
     """
     from harness.training.merge import merge_adapter
 
-    click.echo(merge_adapter(adapter, out, base=base))
+    tell_place(merge_adapter(adapter, out, base=base))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -211,3 +212,10 @@ def said_of_prompts(system: str | None, template: str | None, pairs: Iterable[st
 def evaluation_options(function: F) -> F:
     """Add the options that say what is evaluated and how."""
     return model_options(_DATA(_SCORING(function)))
+
+
+def tell_place(path: Path, more: str = "") -> None:
+    """Say where something was written: as it is to what goes on with it, and in a terminal without steering that."""
+    from harness.reports.samples import on_one_line
+
+    click.echo((on_one_line(str(path)) if sys.stdout.isatty() else str(path)) + more)

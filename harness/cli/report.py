@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import runs_argument, warn
+from harness.cli.options import runs_argument, tell_place, warn
 
 
 @click.command("report")
@@ -33,4 +33,4 @@ def command(runs: tuple[Path, ...], form: str, out: str | None, title: str | Non
     kept, notes = comparable(runs)
     warn(notes)
     page = report(*kept, out=out, title=title, force=force, form=form)
-    click.echo(f"{page}  {page.stat().st_size / 1e6:.1f} MB")
+    tell_place(page, f"  {page.stat().st_size / 1e6:.1f} MB")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.cli.ending import end_now
-from harness.cli.options import plugin_names
+from harness.cli.options import plugin_names, tell_place
 
 
 @click.command("train")
@@ -44,7 +44,7 @@ def command(
         return
     folder = chosen.train(run)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        click.echo(folder)
+        tell_place(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from harness.errors import ConfigError
+from harness.evaluation.options import run_options
 from tests.conftest import Command
 
 Outputs = Callable[..., Path]
@@ -308,3 +310,33 @@ def check_one_line(done: Any, message: str) -> None:
     assert done.code == 2, done
     [line] = done.err.strip().splitlines()
     assert re.search(message, line), line
+
+
+@pytest.mark.parametrize("table", ["openai", "judge", "vllm"])
+def test_an_earlier_run_names_no_server_that_gets_the_key_and_has_no_code_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    def options(*pairs: str, **said: Any) -> Any:
+        command = {"benchmark": ["gsm8k"], "model": "m", "engine": "openai", "options": {table: said}}
+        (tmp_path / "run.json").write_text(json.dumps({"format": 1, "command": command}))
+        return run_options(earlier=tmp_path, pairs=pairs).options[table]
+
+    elsewhere = "http://elsewhere.example/v1"
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert options(base_url=elsewhere) == {"base_url": elsewhere}, "there is no key to be got"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    for url in (elsewhere, "http://localhost.example:8000/v1", "http://localhost@elsewhere.example/v1", "http://[/v1"):
+        with pytest.raises(ConfigError, match=f"{table}.base_url = .* which would get OPENAI_API_KEY"):
+            options(base_url=url)
+    for url in ("http://localhost:8000/v1", "http://127.0.0.1:8000/v1", "http://[::1]:8000/v1"):
+        assert options(base_url=url) == {"base_url": url}
+    assert options(f"{table}.base_url={elsewhere}", base_url=elsewhere) == {"base_url": elsewhere}
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{elsewhere}/")
+    assert options(base_url=elsewhere) == {"base_url": elsewhere}, "which is the user's own"
+    with pytest.raises(ConfigError, match=f"{table}.engine_args = .*, which can have vLLM run code"):
+        options(engine_args={"trust_remote_code": True})
+    with pytest.raises(ConfigError, match="which can have vLLM run code"):
+        options(f"{table}.engine_args.kv_cache_dtype=fp8", engine_args={"trust_remote_code": True})
+    given = options(f"{table}.engine_args.kv_cache_dtype=fp8", engine_args={"kv_cache_dtype": "fp8"})
+    assert given == {"engine_args": {"kv_cache_dtype": "fp8"}}

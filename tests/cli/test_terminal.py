@@ -79,3 +79,11 @@ def test_names_of_a_benchmark_and_a_judge(tmp_path: Path) -> None:
     replies = tmp_path / "m" / "judge.jsonl"
     replies = replies.rename(replies.with_name("second.jsonl"))
     check(harness("judge", run, "-j", replies, "--judge-engine", "replay"))
+
+
+def test_places_that_were_written(tmp_path: Path) -> None:
+    run = MadeRuns(tmp_path).gsm8k("m", lambda index: True, n=2)
+    evil = run.with_name(SEEN.encode().decode("unicode_escape"))
+    run.rename(evil)
+    check(harness("export", evil, "--format", "lm-eval"))
+    check(harness("report", evil, "--out", f"{evil}.html"))

@@ -46,7 +46,7 @@ from harness.files import open_append, read_json
 from harness.models import quiet
 from harness.prompts import CHECKPOINT_FILE
 from harness.training.checkpoint.background import Background, Copies, copies_fit, local_bytes
-from harness.training.checkpoint.kept import Kept, keep_step
+from harness.training.checkpoint.kept import Kept, keep_step, remove
 from harness.training.checkpoint.manifest import MANIFEST, fault, write_manifest
 from harness.training.checkpoint.weights import Keep, Weights
 from harness.training.model.adapters import (
@@ -65,6 +65,10 @@ LAST, PREVIOUS, BEST, STEP = "last", "previous", "best", "step"
 TRAINING, METRICS = "training.json", "metrics.jsonl"
 _STATE, _DAMAGED = "training", "damaged"
 _DIGEST = re.compile("[0-9a-f]{64}")
+
+
+#: More steps, tokens or seconds than any training takes.
+_MOST = 1 << 53
 
 
 @dataclasses.dataclass
@@ -210,7 +214,7 @@ class Checkpoints:
         if usable is None:
             return None
         if last in problems:
-            _remove(self.folder / _DAMAGED)
+            remove(self.folder / _DAMAGED)
             last.rename(self.folder / _DAMAGED)
         if usable == new:
             return new.rename(last)
@@ -297,7 +301,7 @@ class Checkpoints:
         new = self.folder / f"{name}.new"
         with self._together():
             if self._ranks.main:
-                _remove(new)
+                remove(new)
                 new.mkdir(parents=True)
         try:
             for write in parts:
@@ -306,7 +310,7 @@ class Checkpoints:
         except RunError:
             if self._ranks.main:
                 with suppress(OSError):  # on a full disk, half a checkpoint takes what the next one needs
-                    _remove(new)
+                    remove(new)
             raise
         with self._together():
             if self._ranks.main:
@@ -356,12 +360,12 @@ class Checkpoints:
         place, new, before = (self.folder / part for part in (name, f"{name}.new", old))
         if new.exists() and fault(new) is None:
             if place.exists():
-                _remove(before)
+                remove(before)
                 place.rename(before)
             new.rename(place)
         if old != PREVIOUS and before.exists():
             if place.exists():
-                _remove(before)
+                remove(before)
             else:
                 before.rename(place)
 
@@ -408,7 +412,11 @@ def _descriptions(tokenizer: Any, card: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _read_progress(path: Path) -> TrainingProgress:
     try:
-        return msgspec.convert(read_json(path), TrainingProgress)
+        found = msgspec.convert(read_json(path), TrainingProgress)
+        counts = (found.step, found.tokens, found.stale, found.seconds, found.best_step or 0)
+        if not all(0 <= count < _MOST for count in counts) or (found.best is None) != (found.best_step is None):
+            raise ValueError("it says what no training comes to")
+        return found
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {path} ({first_line(error)}); give another out=") from error
 
@@ -462,11 +470,6 @@ def _inner(error: Any) -> BaseException:
     """Return what the first rank that failed said, out of torch's CheckpointException."""
     inner: BaseException = next(iter(error.failures.values()))[0]
     return inner
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _alike(found: bytes, identity: Mapping[str, Any]) -> bool:

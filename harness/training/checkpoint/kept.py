@@ -31,14 +31,21 @@ def keep_step(checkpoint: Path, step: int, rule: Kept, leave_out: str) -> None:
     place = checkpoint.parent / f"step-{step:06d}"
     new = checkpoint.parent / f"{place.name}.new"
     for path in (new, place):
-        if path.exists():
-            shutil.rmtree(path)
+        remove(path)
     shutil.copytree(checkpoint, new, ignore=shutil.ignore_patterns(leave_out, MANIFEST), copy_function=_linked)
     write_manifest(new)
     new.rename(place)
     if isinstance(rule, int):
         for old in sorted(checkpoint.parent.glob("step-??????"))[:-rule]:
-            shutil.rmtree(old)
+            remove(old)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder where there is one; a link of its name goes, and what it leads to stays."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _linked(source: str, target: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import RunError
+from harness.training.checkpoint.folder import _read_progress
+from harness.training.checkpoint.kept import keep_step, remove
 from harness.training.checkpoint.manifest import fault, write_manifest
 from harness.training.metrics import draw_curves, read_metrics
 
@@ -57,6 +60,34 @@ def test_a_checkpoint_is_no_link(checkpoint: Path) -> None:
     link = checkpoint.with_name("previous")
     link.symlink_to(checkpoint)
     assert fault(link) == "it is a symbolic link"
+
+
+@pytest.mark.parametrize("name", ["previous", "step-000001"])
+def test_a_link_in_the_place_of_a_checkpoint_goes_and_what_it_leads_to_stays(checkpoint: Path, name: str) -> None:
+    outside = checkpoint.with_name("outside")
+    outside.mkdir()
+    (outside / "mine").write_text("precious")
+    checkpoint.with_name(name).symlink_to(outside)
+    remove(checkpoint.with_name(name)) if name == "previous" else keep_step(checkpoint, 1, 1, "training")
+    assert not checkpoint.with_name(name).is_symlink()
+    assert (outside / "mine").read_text() == "precious"
+    assert len(list(outside.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"step": -5}, {"step": 1 << 60}, {"tokens": -1}, {"stale": -9}, {"seconds": 1e308}, {"seconds": -1.0},
+        {"best": 1.0}, {"best_step": 3}, {"best": 1.0, "best_step": -3}, {"step": "1"}, {"pending": {"a": "x"}},
+    ],
+)  # fmt: skip
+def test_a_training_that_has_come_nowhere_is_one_line(tmp_path: Path, said: dict[str, object]) -> None:
+    path = tmp_path / "progress.json"
+    path.write_text(json.dumps({"step": 3, "tokens": 10, "best": 1.5, "best_loss": 1.5, "best_step": 2}))
+    assert _read_progress(path).step == 3
+    path.write_text(json.dumps(said))
+    with pytest.raises(RunError, match="cannot read .*progress.json"):
+        _read_progress(path)
 
 
 def write_metrics(path: Path, *lines: object) -> Path:
