@@ -25,10 +25,10 @@ def read_rows(
     """Open a data file, check all of it, and return its rows in the file's order.
 
     A .jsonl (.ndjson), .csv or .tsv file is read once for validation and for the offsets of its rows (8 bytes a row); a
-    row is parsed when it is asked for, so a million rows stay small in memory. Blank lines are skipped, a byte order mark at
-    the start and CRLF line ends are read as if they were not there. CSV fields are strings; quoted ones may contain
-    commas, quotes and line ends; a .tsv file is a CSV with tabs for commas. A .gz or .zst file is unpacked into an
-    unnamed temporary file. Binary columns of Parquet that hold UTF-8 are texts.
+    row is parsed when it is asked for, so a million rows stay small in memory. Blank lines are skipped, a byte order
+    mark at the start and CRLF line ends are read as if they were not there. CSV fields are strings; quoted ones may
+    contain commas, quotes and line ends; a .tsv file is a CSV with tabs for commas. A .gz or .zst file is unpacked into
+    an unnamed temporary file. Binary columns of Parquet that hold UTF-8 are texts.
 
     `required` names the fields that every row must have, with a value other than null. `check` is called with each row
     that has them, and returns what else is wrong with it (``'answer' has no number``), or None. `columns` names the
