@@ -12,7 +12,7 @@ from harness.datasets.unpacked import PACKED
 from harness.errors import DataError
 
 #: Kinds of data files, by suffix.
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def read_rows(
@@ -24,11 +24,11 @@ def read_rows(
 ) -> Rows:
     """Open a data file, check all of it, and return its rows in the file's order.
 
-    A .jsonl, .csv or .tsv file is read once for validation and for the offsets of its rows (8 bytes a row); a row is
-    parsed when it is asked for, so a million rows stay small in memory. Blank lines are skipped, a byte order mark at
-    the start and CRLF line ends are read as if they were not there. CSV fields are strings; quoted ones may contain
-    commas, quotes and line ends; a .tsv file is a CSV with tabs for commas. A .gz or .zst file is unpacked into an
-    unnamed temporary file. Binary columns of Parquet that hold UTF-8 are texts.
+    A .jsonl (.ndjson), .csv or .tsv file is read once for validation and for the offsets of its rows (8 bytes a row); a
+    row is parsed when it is asked for, so a million rows stay small in memory. Blank lines are skipped, a byte order
+    mark at the start and CRLF line ends are read as if they were not there. CSV fields are strings; quoted ones may
+    contain commas, quotes and line ends; a .tsv file is a CSV with tabs for commas. A .gz or .zst file is unpacked into
+    an unnamed temporary file. Binary columns of Parquet that hold UTF-8 are texts.
 
     `required` names the fields that every row must have, with a value other than null. `check` is called with each row
     that has them, and returns what else is wrong with it (``'answer' has no number``), or None. `columns` names the
@@ -45,7 +45,7 @@ def read_rows(
         kind = Path(path.stem).suffix.lower()
     rows: Rows
     match kind:
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             rows = open_jsonl(path, needs)
         case ".csv":
             rows = open_csv(path, needs, columns)

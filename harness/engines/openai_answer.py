@@ -7,6 +7,7 @@ never thrown away.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,8 +15,17 @@ import msgspec
 from harness.types import Completion, FinishReason, Request
 
 #: What servers write where an answer ended by itself, or at the limit; any other name is kept as it is.
-_STOPPED = frozenset({"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "complete", "done"})
-_CUT = frozenset({"length", "model_length", "max_tokens", "max_output_tokens", "max_completion_tokens"})
+_STOPPED = frozenset(
+    {"stop", "stopped", "stop_token", "stop_sequence", "eos", "eos_token", "eos_token_id", "end", "end_turn"}
+    | {"complete", "completed", "finished", "done"}
+)
+_CUT = frozenset(
+    {"length", "max_length", "model_length", "context_length", "length_limit", "token_limit", "max_tokens"}
+    | {"max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_context_window_exceeded"}
+)
+
+#: More tokens than any answer has.
+_MOST = 1 << 40
 
 #: Fields of a message, and of a part of it, in which servers keep what a model thought.
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -44,6 +54,7 @@ def completion(answer: object, request: Request, seconds: float) -> Completion:
     usage = answer.get("usage")
     made = _count(usage, "completion_tokens")
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    thought_tokens = _count(details, "reasoning_tokens")
     finish = _finish(choice.get("finish_reason"), made, request.generation.max_tokens)
     ends = [at for stop in request.generation.stop if (at := text.find(stop)) >= 0]
     if ends:
@@ -61,7 +72,7 @@ def completion(answer: object, request: Request, seconds: float) -> Completion:
         seconds,
         "it was cut off by a content filter" if filtered else None,
         _top_logprobs(choice.get("logprobs")),
-        thought_tokens=_count(details, "reasoning_tokens"),
+        thought_tokens=None if made is not None and (thought_tokens or 0) > made else thought_tokens,
     )
 
 
@@ -78,30 +89,41 @@ def with_thought(thought: str, text: str, *, ended: bool) -> str:
 
 def thought_in(message: Mapping[str, Any]) -> str:
     """Return what a message, or a piece of it, holds of thoughts in a field of its own."""
-    return next((value for name in THOUGHTS if isinstance(value := message.get(name), str) and value), "")
+    for name in (*THOUGHTS, "reasoning_details"):
+        value = message.get(name)
+        if isinstance(value, str) and value:
+            return value
+        with suppress(ValueError):  # the text counts, whatever its thought looks like
+            if isinstance(value, list) and (said := "".join(text for _, text in _parts(value))):
+                return said
+    return ""
 
 
 def text_in(content: object) -> tuple[str, str]:
-    """Return the thought and the text in a message's content, which may be a list of parts."""
+    """Return the thought and the text in a message's content, which may be a part or a list of parts."""
     if isinstance(content, str):
         return "", content
-    if not isinstance(content, list):
+    if not isinstance(content, list | dict):
         raise ValueError("its choice has no text")
-    parts = list(_parts(content))
+    parts = list(_parts(content if isinstance(content, list) else [content]))
     return "".join(part for thought, part in parts if thought), "".join(part for thought, part in parts if not thought)
 
 
 def _parts(content: list[Any]) -> Iterator[tuple[bool, str]]:
     """Yield the texts of parts, and whether each was thought."""
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind in THOUGHTS:
-            inner = next((part[name] for name in (*THOUGHTS, "text") if name in part), "")
-            yield True, "".join(text_in(inner))
-        elif kind in ("text", "output_text", "refusal") and isinstance(text := part.get("text", part.get(kind)), str):
-            yield False, text
-        elif kind is None:
+        if isinstance(part, str):
+            yield False, part
+            continue
+        if not isinstance(part, dict) or not part.keys() & {"type", "text", "refusal"}:
             raise ValueError("its choice has no text")
+        kind = str(part.get("type") or "text").lower()
+        if kind in THOUGHTS:
+            inner = next((part[name] for name in (*THOUGHTS, "text", "summary") if part.get(name)), "")
+            yield True, "".join(text_in(inner))
+        elif kind.endswith("text") or kind == "refusal":
+            text = part.get("text", part.get(kind))
+            yield False, text if isinstance(text, str) else ""
 
 
 def _said(choice: Mapping[str, Any]) -> tuple[str, str]:
@@ -124,7 +146,9 @@ def _finish(ended: object, made: int | None, limit: int) -> FinishReason:
 def _count(usage: object, name: str) -> int | None:
     """Return a number of tokens, None for what cannot be one."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
+    return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < _MOST else None
 
 
 def _top_logprobs(logprobs: object) -> tuple[Mapping[str, float], ...]:

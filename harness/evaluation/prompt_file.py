@@ -57,7 +57,7 @@ _LIKELY_GOLD = (
 #: The beginnings of the names of parsers that make use of options.
 _OF_OPTIONS = ("choice", "loglikelihood")
 
-_SUFFIXES = re.compile(r"\.(jsonl|json|csv|tsv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
+_SUFFIXES = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

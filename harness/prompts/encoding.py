@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 from harness.interfaces import Tokenizer
 
-_LOOKS_LIKE_ONE = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)  # DeepSeek's bars are full width
+#: DeepSeek's bars are full width, EXAONE's stand in brackets.
+_LOOKS_LIKE_ONE = re.compile(r"<[|｜].*[|｜]>|\[\|.*\|\]", re.DOTALL)
 
 
 #: Where a text stands: at the very beginning, right behind a control token, or in the middle of a text.

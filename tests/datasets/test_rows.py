@@ -405,7 +405,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
 # Files as such
 
 
-PACKED = [("x.jsonl", GOOD * 2), ("x.csv", b"a\n1\n2\n"), ("X.JSON", b'[{"a": 1}, {"a": 2}]')]
+PACKED = [("x.jsonl", GOOD * 2), ("x.ndjson", GOOD * 2), ("x.csv", b"a\n1\n2\n"), ("X.JSON", b'[{"a": 1}, {"a": 2}]')]
 
 
 @pytest.mark.parametrize(("name", "content"), [(f"{name}.gz", content) for name, content in PACKED])
@@ -436,7 +436,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     for name in ("x.txt", "x", "x.gz", "x.parquet.gz"):
         assert refusal(written(tmp_path, name, b"")) == (
             f"{name}: unknown kind of data file; "
-            "known: .jsonl, .json, .csv, .tsv, .parquet, all but the last also .gz or .zst"
+            "known: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, all but the last also .gz or .zst"
         )
 
 

@@ -55,14 +55,15 @@ def test_a_missing_file_is_named_with_the_places_looked_at(tmp_path: Path) -> No
     assert str(caught.value) == (
         f"sums/test.jsonl is missing: put it at the first of {tmp_path}/sums/test.jsonl, "
         f"{tmp_path}/sums/main/test-00000-of-00001.parquet, {tmp_path}/test.jsonl, "
-        f"{tmp_path}/main/test-00000-of-00001.parquet (.jsonl, .json, .csv, .tsv, .parquet will do, packed or not), "
+        f"{tmp_path}/main/test-00000-of-00001.parquet "
+        "(.jsonl, .ndjson, .json, .csv, .tsv, .parquet will do, packed or not), "
         "or leave out --data to get it from the hub (owner/sums)"
     )
     with pytest.raises(DataError) as caught:
         source.path("sums/gold.jsonl")
     assert str(caught.value) == (
         f"sums/gold.jsonl is missing: put it at the first of {tmp_path}/sums/gold.jsonl, {tmp_path}/gold.jsonl "
-        "(.jsonl, .json, .csv, .tsv, .parquet will do, packed or not)"
+        "(.jsonl, .ndjson, .json, .csv, .tsv, .parquet will do, packed or not)"
     )
     assert source.used == ()
 
@@ -126,7 +127,9 @@ def test_a_layout_s_file_may_be_of_any_kind_and_packed(tmp_path: Path) -> None:
         assert source.used[0].sha256 == file_sha256(folder / name)
     (tmp_path / "test.tsv" / "gsm8k" / "test.jsonl").write_bytes(line.replace(b"1 + 1", b"2 + 2"))
     assert DataSource(tmp_path / "test.tsv").rows("gsm8k/test.jsonl")[0]["question"] == "2 + 2?"
-    with pytest.raises(DataError, match=r"\(\.jsonl, \.json, \.csv, \.tsv, \.parquet will do, packed or not\)"):
+    with pytest.raises(
+        DataError, match=r"\(\.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet will do, packed or not\)"
+    ):
         DataSource(tmp_path).path("gsm8k/test.jsonl")
 
 

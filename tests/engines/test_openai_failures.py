@@ -107,7 +107,7 @@ def test_a_dropped_connection_is_tried_again_and_then_told(server: CompletionsSe
         (Reply(200, {"choices": {"0": 1}}), "it has no choices"),
         (Reply(200, {"choices": [{"finish_reason": "stop"}]}), "its choice has no text"),
         (Reply(200, {"choices": [{"finish_reason": "stop", "text": 4}]}), "its choice has no text"),
-        (Reply(200, {"choices": [{"finish_reason": "stop", "message": {"content": ["x"]}}]}), "its choice has no text"),
+        (Reply(200, {"choices": [{"finish_reason": "stop", "message": {"content": [4]}}]}), "its choice has no text"),
         (Reply(200, {"choices": [{"finish_reason": "content_filter", "text": ""}]}), "cut off by a content filter"),
         (
             Reply(200, {"choices": [{"text": "a", "finish_reason": "stop", "logprobs": {"content": [{}]}}]}),

@@ -19,6 +19,8 @@ from tests.engines.asking import ask, ask_one, change, numbered, request
     ("ended", "finish"),
     [
         ("eos", "stop"), ("end", "stop"), ("end_turn", "stop"), ("EOS_TOKEN", "stop"), (None, "stop"), ([], "stop"),
+        ("completed", "stop"), ("stop_token", "stop"), ("MAX_TOKENS", "length"), ("token_limit", "length"),
+        ("model_context_window_exceeded", "length"), ("SAFETY", "SAFETY"),
         ("model_length", "length"), ("max_tokens", "length"), ("tool_calls", "tool_calls"), ("abort", "abort"),
     ],
 )  # fmt: skip
@@ -59,6 +61,21 @@ TEXT = {"type": "text", "text": "It is 5."}
         ({"content": None, "reasoning_content": "2+"}, "length", "<think>2+"),
         ({"content": None, "reasoning": "2+3"}, "stop", "<think>2+3</think>\n\n"),
         ({"content": [{"type": "image", "url": "x"}]}, "stop", ""),
+        ({"content": ["It is ", "5."]}, "stop", "It is 5."),
+        ({"content": "It is 5.", "reasoning_content": [5]}, "stop", "It is 5."),
+        ({"content": {"text": "It is 5."}}, "stop", "It is 5."),
+        ({"content": [{"text": "It is 5."}, {"type": "text", "text": None}]}, "stop", "It is 5."),
+        (
+            {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "2+3"}]}, TEXT]},
+            "stop",
+            "<think>2+3</think>\n\nIt is 5.",
+        ),
+        ({"content": "It is 5.", "reasoning_content": [{"text": "2+3"}]}, "stop", "<think>2+3</think>\n\nIt is 5."),
+        (
+            {"content": "It is 5.", "reasoning_details": [{"type": "reasoning.text", "text": "2+3"}]},
+            "stop",
+            "<think>2+3</think>\n\nIt is 5.",
+        ),
     ],
 )  # fmt: skip
 def test_content_in_parts_and_thoughts_in_fields_of_their_own(

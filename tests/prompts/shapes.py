@@ -166,6 +166,13 @@ SHAPES = {
         "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
         bos="<|startoftext|>", eos="<|return|>",
     ),
+    "exaone": Shape(
+        _byte_level,
+        ["<s>", "</s>", "[|endofturn|]"],
+        "{% for m in messages %}[|{{ m.role }}|]{{ m.content }}{% if m.role == 'user' %}\n{% else %}[|endofturn|]\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}[|assistant|]{% endif %}",
+        ordinary=["[|user|]", "[|assistant|]", "[|system|]"], bos="<s>", eos="[|endofturn|]",
+    ),
     "gpt-2": Shape(
         _byte_level,
         ["<|endoftext|>"],

@@ -131,8 +131,9 @@ def test_what_the_server_refuses_is_named_with_the_count(
     ]
     done = harness(*words, "--set", "openai.extra_body.top_logprobs=3")
     assert done.code == 1 and "8 (100.0%)" in done.out and "`logprobs` must be set to true" in done.out + done.err
-    refused = harness(*words, "--scoring", "loglikelihood")
-    assert refused.code == 2 and "openai" in refused.err and "\n" not in refused.err.strip()
+    questions.write_text('{"question": "Which?", "options": ["a", "b"], "answer": "A"}\n')
+    refused = harness(*words[:-2], "--scoring", "loglikelihood")
+    assert refused.code == 2 and "'openai'" in refused.err and "\n" not in refused.err.strip()
 
 
 def test_a_server_that_dies_amid_a_run_loses_nothing(server: Served, questions: Path) -> None:
