@@ -68,7 +68,9 @@ class blamed:
             raise fault(self._plugin, late, self._example) from None
         if not isinstance(error, self._passed):
             place = _place(self._plugin, trace)
-            raise fault(self._plugin, f"it raises {type(error).__name__}: {error}{place}", self._example) from error
+            raise fault(
+                self._plugin, f"it raises {type(error).__name__}: {_said(error)}{place}", self._example
+            ) from error
 
 
 class timed(blamed):
@@ -294,7 +296,7 @@ def likeliest(parser: LikelihoodParser, likelihoods: Sequence[Likelihood], examp
 def _answer(parser: Parser, answer: Any, example: Example | None) -> str | None:
     if answer is not None and not isinstance(answer, str):
         raise fault(parser, f"its answer is {_quoted(answer)}, not text or None", example)
-    return answer
+    return None if answer is None else str.__str__(answer)  # text of a kind of its own may compare as it likes
 
 
 def explained(parser: Parser, output: str, example: Example | None = None) -> Explanation[str]:
@@ -373,6 +375,16 @@ def _place(plugin: Any, trace: TracebackType | None) -> str:
     return place
 
 
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "what it says cannot be read"
+
+
 def _quoted(value: object, most: int = 80) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except Exception:
+        text = f"what cannot be shown, of the type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -80,6 +80,14 @@ def run_with(
         ("raise BaseException('x')", "it raises BaseException: x (harness_odd.py, line 9)"),
         ("return [1]", "its answer is [1], not text or None"),
         ("return 3", "its answer is 3, not text or None"),
+        (
+            "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})",
+            "it raises E: what it says cannot be read (harness_odd.py, line 9)",
+        ),
+        (
+            "return type('A', (), {'__repr__': lambda self: 1 / 0})()",
+            "its answer is what cannot be shown, of the type A, not text or None",
+        ),
     ],
 )
 def test_a_parser_that_fails_on_one_output_fails_that_example_alone(
@@ -561,3 +569,9 @@ def test_an_end_outside_a_plugins_call_is_told_and_no_success() -> None:
     forks = "os.fork() or os._exit(7)\nassert os.waitstatus_to_exitcode(os.wait()[1]) == 7"
     forked = program.replace("os._exit(0)", forks)
     assert subprocess.run([sys.executable, "-c", forked], check=False).returncode == 0
+
+
+def test_an_answer_is_text_however_it_would_compare(run_with: Callable[[str], tuple[Any, Path]]) -> None:
+    done, folder = run_with("return type('A', (str,), {'__eq__': lambda *_: 1 / 0, '__hash__': lambda *_: 1 / 0})('1')")
+    assert (done.code, done.err.count("warning:")) == (0, 0), done.err
+    assert json.loads((folder / "results.json").read_text())["metrics"]["odd"]["accuracy"]["n"] == 3

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.openai_answer import completion
 from harness.engines.openai_client import Budget, bounded_client
-from harness.engines.openai_said import KEY, NO_KEY, left_for, one_line, own_key, said_in
+from harness.engines.openai_said import KEY, NO_KEY, left_for, one_line, own_key, said_in, without_key
 from harness.engines.openai_stream import streamed
 from harness.engines.streaming import Pieces, settled
 from harness.errors import ConfigError, ModelError, nearest, untrusted
@@ -324,10 +324,9 @@ class ServedModel:
             try:
                 answer = await self._post(client, request, tell)
                 found = completion(answer, request, time.perf_counter() - started)
-                return (
-                    found
-                    if found.finish_reason is None
-                    else replace(found, finish_reason=one_line(found.finish_reason))
+                ended = found.finish_reason
+                return replace(
+                    found, text=without_key(found.text), finish_reason=None if ended is None else one_line(ended)
                 )
             except openai.APIStatusError as error:
                 if error.status_code in (401, 402, 403, 404, 405) or error.code == "insufficient_quota":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
+from functools import cache
 from typing import TYPE_CHECKING
 
 from harness.errors import ModelError
@@ -22,6 +24,9 @@ _LONGEST = 400
 
 #: What servers write where prompt and answer together would be too long: OpenAI, vLLM, SGLang and TGI.
 _CONTEXT = re.compile(r"context length (?:is|of) ([\d,]+)|must be <= ([\d,]+)", re.IGNORECASE)
+#: A key of so many characters is a secret, and no word of a text.
+_SECRET = 16
+
 _SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
 _INPUT = re.compile(
     r"([\d,]+) (?:in the (?:messages|prompt)|input tokens|tokens from the input)|Given: ([\d,]+) `inputs`",
@@ -77,8 +82,33 @@ def _without_key(shortened: re.Match[str]) -> str:
     return "[key]" if own else shortened[0]
 
 
+def without_key(text: str) -> str:
+    """Return `text` with ``[key]`` in the place of the key, as it is and in base64.
+
+    A key of a few letters, which one's own servers take, is a word as others are.
+    """
+    key = own_key()
+    if len(key) < _SECRET:
+        return text
+    for form in _forms(key):
+        text = text.replace(form, "[key]")
+    return text
+
+
+@cache
+def _forms(key: str) -> tuple[str, ...]:
+    """Return a key's forms: itself, and what is its alone of its base64, which depends on where in a text it begins."""
+    forms = [key]
+    for before in range(3):
+        encoded = b64encode(bytes(before) + key.encode() + bytes(-(before + len(key)) % 3)).decode()
+        first, last = -(-8 * before // 6), 8 * (before + len(key)) // 6
+        own = encoded[first:last]
+        forms += [own, own.translate(str.maketrans("+/", "-_"))]
+    return tuple(forms)
+
+
 def one_line(text: str) -> str:
     """Return `text` on one line that is safe to print, not too long, and without the key."""
-    text = _SHORTENED.sub(_without_key, text.replace(own_key(), "[key]"))
+    text = _SHORTENED.sub(_without_key, without_key(text.replace(own_key(), "[key]")))
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST]).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

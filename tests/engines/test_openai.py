@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import json
 import math
@@ -16,12 +17,14 @@ import pytest
 
 from harness.config import configure, options_of
 from harness.engines.openai import OpenAIEngine, harness_engines
+from harness.engines.openai_said import without_key
 from harness.errors import ConfigError, ModelError
 from harness.interfaces import Engine
 from harness.types import Completion, Message, Prompt, Request
 from tests.completions_server import Call, CompletionsServer, Reply, error
 from tests.engines.asking import ask, ask_one, change, numbered, request
 
+ENCODERS = (base64.b64encode, base64.urlsafe_b64encode)
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -396,3 +399,18 @@ def test_without_a_key_a_placeholder_is_sent(server: CompletionsServer) -> None:
 
 def test_nan_is_no_number_to_send(server: CompletionsServer) -> None:
     assert ask_one(server, extra_body={"top_k": math.nan}).error is not None
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_an_answer_that_repeats_the_key_is_kept_without_it(monkeypatch: pytest.MonkeyPatch, api: Any) -> None:
+    key = "sk-5e?c>r~e t-0123456789abcdef".replace(" ", "")
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    texts = [f"<{key}>"] + [encode(f"{'x' * n}{key}y".encode()).decode() for n in range(4) for encode in ENCODERS]
+    with CompletionsServer() as server:
+        choices = [{"text": text, "message": {"content": text}, "finish_reason": "stop"} for text in texts]
+        server.faults = lambda call: Reply(200, {"choices": [choices[call.number - 1]]})
+        completions = list(OpenAIEngine(base_url=server.base_url, api=api).load("tiny").generate(numbered(len(texts))))
+    assert len(completions) == len(texts)
+    assert all("[key]" in completion.text and len(completion.text) < 16 for completion in completions)
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    assert without_key("The list is EMPTY.") == "The list is EMPTY.", "which is no secret"
