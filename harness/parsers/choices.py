@@ -57,8 +57,10 @@ def parse_choices(
 
     *What counts*: letters in a row behind a label ("The answers are A and C", "Answer: A, C, D", ``\boxed{A, C}``,
     ``{"answer": ["A", "C"]}``, "I choose B & D") or as the whole response or its last line, joined by commas, "and",
-    "&", "+", "/" or, in the order of the alphabet, by nothing ("ACD"). The last such row counts. Where there is none,
-    the one letter that `parse_choice` reads is the answer.
+    "&", "+", "/" or, in the order of the alphabet, by line ends or nothing ("ACD"); the label may be of any language of
+    `harness.parsers.labels`. Without a label, letters that are called correct count ("A and C are correct"), unless
+    `options` are given and `parse_choice` reads one of them. The last such row counts. Where there is none, the one
+    letter that `parse_choice` reads is the answer.
 
     *None*: letters joined by "or"; a row that is supposed, denied or called wrong; letters in prose.
 
