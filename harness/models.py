@@ -363,10 +363,10 @@ class ModelFolder:
                 raise ModelError(
                     f"{self}: {_INDEX} names {outside[0][:80]!r}, which is no file beside it; copy it anew"
                 )
-            missing = [shard for shard in shards if not (self.path / str(shard)).is_file()]
-            if missing:
+            there = {path.name for path in self.path.iterdir() if path.is_file()}
+            if missing := [shard for shard in shards if shard not in there]:
                 raise ModelError(
-                    f"{self}: {len(missing)} of {len(shards)} weight files are missing; copy {missing[0]} there"
+                    f"{self}: {len(missing)} of {len(shards)} weight files are missing; copy {missing[0][:80]} there"
                 )
         if any(self.path.glob("*.safetensors")):
             return self.path

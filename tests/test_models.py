@@ -93,6 +93,9 @@ def test_missing_weights_and_shards_are_named(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
     with pytest.raises(ModelError, match="1 of 2 weight files are missing; copy model-00002-of-00002"):
         find_model(str(folder)).with_weights()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "[" * 300}}))
+    with pytest.raises(ModelError, match=r"1 of 1 weight files are missing; copy \[{80} there"):
+        find_model(str(folder)).with_weights()
     (folder / "model.safetensors.index.json").unlink()
     (folder / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no weights \(\*.safetensors\)"):

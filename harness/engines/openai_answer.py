@@ -169,5 +169,5 @@ def _top_logprobs(logprobs: object) -> tuple[Mapping[str, float], ...]:
             for token, value in position:
                 alternatives.setdefault(token, float(value))
         return tuple(found)
-    except (msgspec.ValidationError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"its logprobs are malformed ({error!r})") from error

@@ -70,7 +70,7 @@ class Finished:
         """How outputs were sampled; RunError where run.json does not say it as this version does."""
         try:
             return msgspec.convert(self.record.identity.generation, Generation)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
             raise RunError(
                 f"{self.recorded.path / RUN}: 'generation' is not as this version has it ({error})"
             ) from error

@@ -207,7 +207,7 @@ def _as_json(path: Path) -> tuple[_Log, _Samples]:
     content = read_json_file(path)
     try:
         log = msgspec.convert(content, _Log)
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
         raise DataError(f"{path}: not a log of Inspect ({error})") from None
     return log, lambda: iter(content.get("samples") or [])
 

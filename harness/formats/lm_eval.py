@@ -137,7 +137,7 @@ def _fault(row: Row) -> str | None:
     """Return what is wrong with a line, or None."""
     try:
         line = msgspec.convert(row, _Line)
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
         return f"not as lm-eval writes it ({error})"
     if not isinstance(line.doc, Mapping):
         return f"'doc' must be an object, not {type(line.doc).__name__}"

@@ -75,7 +75,7 @@ class JudgementLog:
     def _see(self, line: bytes, offset: int) -> None:
         try:
             seen = _see(line)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
             raise ValueError("it has no key and output") from error
         self._add(seen.key, offset, seen.error is not None)
 

@@ -419,7 +419,7 @@ def as_record(content: Mapping[str, Any], kind: type[_Record], path: Path) -> _R
     """Return JSON data, read from `path`, as a record; RunError, naming the place, where it does not fit."""
     try:
         return msgspec.convert(_folded(content, kind), kind)
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
         raise RunError(f"{path}: not as this version writes it ({error}); mend it, or run it --fresh") from error
 
 

@@ -76,6 +76,7 @@ class Job:
         return total_steps(len(self.rows), self.options)
 
 
+@together()
 def train(job: Job) -> Path:
     """Run a training, from its beginning or from where it was interrupted, and return the folder with the model.
 
@@ -86,15 +87,14 @@ def train(job: Job) -> Path:
     if not len(job.rows):
         raise DataError("the data is too small for a single row; give more of it, or shorter rows")
     prepare_process()
-    with together():
-        ranks = join(options.device)
+    ranks = join(options.device)
     _set_determinism(options, ranks)
     dtype = str(weights_dtype(options, ranks.device)).removeprefix("torch.")  # auto is another one on another device
     identity = {**job.identity, "dtype": dtype}
     checkpoints = Checkpoints(
         job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer, kept=options.keep
     )
-    with together(), checkpoints, fastest_kernels(ranks.device):
+    with checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()
         job.prepare(ranks)
         with Signals() as signals:

@@ -85,6 +85,17 @@ def test_an_odd_file_is_one_line(safety: Path, command: str, name: str, make: Ca
     assert not (Path.cwd() / "victim.txt").exists() or (Path.cwd() / "victim.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["run.json", "results.json", "timing.json"])
+def test_a_key_that_no_text_can_hold_is_one_line(safety: Path, harness: Command, name: str) -> None:
+    content = json.loads((safety / name).read_text())
+    (safety / name).write_text(json.dumps({"\ud800": 1, **content}))
+    done = harness("show", safety)
+    assert (done.code, len(done.err.splitlines())) in ((2, 1), (0, 0)), done.err  # not every command reads each file
+    done = harness("report", safety, "--out", "report.html")
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert str(safety / name) in done.err
+
+
 @pytest.mark.parametrize("command", ["score", "report"])
 @pytest.mark.parametrize("name", ["run.json", "samples.jsonl"])
 def test_other_commands_refuse_an_endless_file_too(safety: Path, command: str, name: str) -> None:
