@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.engines.ray.cluster import Need, free, join, leave, nodes
@@ -54,7 +55,9 @@ class Fleet:
         try:
             found = origin(inner)
             self._distributions = () if found is None or found.distribution == IN_MEMORY else (found.distribution,)
-            self._order = _pickled(Order(inner, model, dict(inner.identity(model))))
+            there = Path(model).expanduser()
+            named = str(there.resolve()) if there.exists() else model  # a worker has a working folder of its own
+            self._order = _pickled(Order(inner, named, dict(inner.identity(model))))
             self._need = _need(engine, inner, self._own)
             self._numbers = self._failures = self._failed_starts = 0
             self._again_at = self._looked_at = self._grown_at = 0.0

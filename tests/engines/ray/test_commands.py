@@ -159,7 +159,15 @@ def cluster(world: Path, cpus: Sequence[int]) -> Iterator[Any]:
 
 def test_a_node_that_goes_costs_nothing_and_one_that_comes_takes_part(world: Path) -> None:
     with cluster(world, [1, 1]) as made:
-        words = [*ODD, "--set", f"ray.address={made.address}", "--set", "odd.seconds=0.1"]
+        words = [
+            *ODD,
+            "--set",
+            f"ray.address={made.address}",
+            "--set",
+            "odd.seconds=0.1",
+            "--set",
+            f"odd.folder={world / 'pids'}",
+        ]
         process = start(world, *words)  # replicas=auto
         wait_for(lambda: lines_there(world, 20) or process.poll() is not None)
         assert len(list((world / "pids").glob("*.pid"))) == 2
