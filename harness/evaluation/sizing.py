@@ -163,6 +163,6 @@ def _gpus(run: Run) -> int:
     """Return how many GPUs a run was made on, by its options; 0 where they do not say it."""
     tables: Mapping[str, Any] = run.record.command.options
     inner = tables.get("vllm", {})
-    sizes = [inner.get(name, 1) for name in ("tensor_parallel_size", "data_parallel_size")]
+    sizes: list[int] = [inner.get(name, 1) for name in ("tensor_parallel_size", "data_parallel_size")]
     replicas = tables.get("ray", {}).get("replicas") if run.record.engine == "ray" else 1
     return sizes[0] * sizes[1] * (replicas if isinstance(replicas, int) else 0)
