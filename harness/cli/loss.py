@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @click.option("--columns", metavar="NAMES", help="Such as prompt=q,response=a.")
 @click.option("--on-bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", help="Or leave them out.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda.")
+@click.option("-e", "--engine", metavar="NAME", help="Over --device: transformers, vllm, or ray over several GPUs.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the engine; repeatable.")
 @click.option("--documents", type=click.Path(path_type=Path), metavar="OUT.jsonl", help="Write each document's loss.")
 def command(
     files: tuple[str, ...],
@@ -30,6 +32,8 @@ def command(
     columns: str | None,
     on_bad_rows: BadRows,
     device: str,
+    engine: str | None,
+    pairs: tuple[str, ...],
     documents: Path | None,
 ) -> None:
     """Print mean loss, perplexity and bits per byte of a model on FILE, with 95% intervals over documents.
@@ -40,14 +44,25 @@ def command(
     \b
     harness loss test.jsonl -m ckpt/
     harness loss a.jsonl b.jsonl -m ckpt/ --loss all --documents losses.jsonl
+    harness loss test.jsonl -m ckpt/ -e ray --set ray.engine=vllm --set ray.replicas=4
     """
     from harness.cli.data import named_columns
+    from harness.config import assignments
+    from harness.errors import ConfigError
+    from harness.registry import Registry
     from harness.reports.loss import document_lines, loss_table
+    from harness.respondent import choose_engine, engine_tables
     from harness.training.loss import measure_loss
 
+    if pairs and engine is None:
+        raise ConfigError("--set goes with --engine NAME: it gives the engine's options")
+    tables = assignments(pairs)
+    by = None if engine is None else choose_engine(engine, tables, Registry())[0]
+    if by is not None and (unknown := set(tables) - set(engine_tables(by))):
+        raise ConfigError(f"--set {min(unknown)}: an option of none of {', '.join(engine_tables(by))}")
     found: Losses = measure_loss(
         files, model, loss=loss, columns=named_columns(columns), prompt_format=prompt_format, on_bad_rows=on_bad_rows,
-        device=device,
+        device=device, engine=by,
     )  # fmt: skip
     click.echo(loss_table(found))
     if documents is not None:

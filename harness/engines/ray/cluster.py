@@ -74,7 +74,8 @@ def join(address: str, runtime_env: Mapping[str, Any], replicas: int | None) -> 
         own = not address and not os.environ.get("RAY_ADDRESS")
         asked: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
         if own:
-            asked |= {"include_dashboard": False, "object_store_memory": _STORE}
+            # By itself Ray would take a cluster that somebody else has on this machine.
+            asked |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE}
         else:
             asked |= {"address": address or None}
             _reach(address or os.environ.get("RAY_ADDRESS", ""))
