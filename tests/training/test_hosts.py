@@ -6,6 +6,7 @@ Skipped where namespaces cannot be made: that takes root, and iproute2.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,14 +69,15 @@ def start(host: str, number: int, words: list[str], said: Path) -> subprocess.Po
 
 
 def test_a_training_on_two_hosts_goes_on_with_one(tiny: Path, problems: Path, tmp_path: Path, hosts: list[str]) -> None:
-    whole = train(1, tiny, problems, tmp_path / "whole")
+    more = {"sft.epochs": "6"}
+    whole = train(1, tiny, problems, tmp_path / "whole", **more)
     assert whole.returncode == 0, whole.stderr[-3000:]
     out = tmp_path / "out"
-    words = words_of(tiny, problems, out)
+    words = words_of(tiny, problems, out, **more)
     said = [tmp_path / f"host-{number}" for number in (1, 2)]
     running = [start(host, number, words, said[number - 1]) for number, host in enumerate(hosts, start=1)]
     try:
-        while "step 6/" not in said[0].read_text("utf-8"):
+        while "step 14/" not in said[0].read_text("utf-8"):
             assert running[0].poll() is None, said[0].read_text("utf-8")[-3000:]
         kill_all(hosts[1])
         assert running[0].wait(120) != 0, "the host that is left does not wait for ever"
@@ -84,10 +86,9 @@ def test_a_training_on_two_hosts_goes_on_with_one(tiny: Path, problems: Path, tm
             kill_all(host)
         for process in running:
             process.wait()
-    assert not (out / "last" / "harness.json").exists() or len(curve(out)) < len(curve(tmp_path / "whole"))
-    resumed = train(1, tiny, problems, out)
+    resumed = train(1, tiny, problems, out, **more)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert "going on behind step 4" in resumed.stderr
+    assert re.search(r"going on behind step (4|8|12)\b", resumed.stderr), resumed.stderr[-3000:]
     expected = curve(tmp_path / "whole")
     assert [step for step, _ in curve(out)] == [step for step, _ in expected]
     assert [loss for _, loss in curve(out)] == pytest.approx([loss for _, loss in expected], abs=1e-4)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.testing.conformance import Subject, checks
-from harness.testing.conformance import Check
+from harness.testing.conformance import Check, Subject, checks
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
