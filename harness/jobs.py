@@ -76,6 +76,17 @@ class Evaluation:
             lines.append(f"judge          {self.judge.model} · {self.judge.engine.name} · {self.judge.format.name}")
         return "\n".join(lines)
 
+    def sized(self, there: str) -> str:
+        """Return what the model takes of a cluster of GPUs (``16x80``: so many, of so many GiB), by benchmark.
+
+        Raises ConfigError for another form, ModelError where the model fits on no machine of the kind.
+        """
+        from harness.evaluation.sizing import described, hardware, size
+
+        cluster = hardware(there)
+        parts = [f"{plan.title}\n{described(size(plan, cluster), plan.benchmark.name)}" for plan in self.plans]
+        return "\n\n".join(parts)
+
     def preview(self, index: int) -> str:
         """Return the exact prompt of the first benchmark's example at `index`, counted from 0 or from the end."""
         from harness.reports.preview import preview

@@ -220,7 +220,7 @@ def _spread(engine: SpreadingEngine, tables: Mapping[str, Any], registry: Regist
         inner, why = choose_engine(engine.engine, tables, registry)
     else:
         inner, why = configured(tables, engine.engine, registry.engine(engine.engine)), "--engine"
-    return engine.over(inner), f"--engine; its replicas run {inner.name}{why.removeprefix('--engine')}"
+    return engine.over(inner), f"--engine; its replicas run {inner.name}: {why}"
 
 
 def running(engine: Engine) -> Engine:

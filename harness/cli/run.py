@@ -37,6 +37,9 @@ from harness.cli.options import ONE_RUN, evaluation_options, groups_are_option, 
 @click.option(
     "--trained-on", multiple=True, metavar="FILE", help="Training data: examples with 13 of its words are noted."
 )
+@click.option(
+    "--plan", "there", metavar="GPUSxGIB", help="Say what the model takes of such a cluster (16x80), and how long."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, load no weights, write nothing.")
 def command(
     config: Path | None,
@@ -46,6 +49,7 @@ def command(
     fresh: bool,
     groups: bool,
     dry_run: bool,
+    there: str | None,
     **flags: Any,
 ) -> int:
     """Evaluate a model on one or more benchmarks.
@@ -65,8 +69,8 @@ def command(
 
     evaluation = Evaluation(run_options(earlier=earlier, file=config, pairs=pairs, flags=flags), Registry(disabled))
     warn(evaluation.warnings)
-    if dry_run:
-        click.echo(evaluation.describe())
+    if dry_run or there is not None:
+        click.echo(evaluation.describe() if there is None else evaluation.sized(there))
         return 0
     failed = 0
     for done in evaluation.carry_out(fresh=fresh):

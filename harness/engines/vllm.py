@@ -8,7 +8,6 @@ the replica with the most room and results are merged as they finish.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any, ClassVar
 
 from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.streaming import Pieces
+from harness.engines.vllm_failure import explained
 from harness.engines.vllm_replica import GRACE, Abort, Failed, Finished, Grown, Outgoing, Ready, Setup, Submitted
 from harness.errors import ModelError
 from harness.hookspecs import hookimpl
@@ -46,32 +46,6 @@ _PAUSE = 0.005
 
 #: Seconds between looks at whether the replicas' processes live, while nothing arrives from them.
 _LOOK = 1.0
-
-#: What vLLM says on failure → what helps. The first that matches counts.
-_REMEDIES = (
-    (r"less than desired", "free the memory that other processes hold, or lower vllm.gpu_memory_utilization"),
-    (
-        r"KV cache|cache blocks|max seq len",
-        "shorten the context with vllm.max_model_len, or raise vllm.gpu_memory_utilization",
-    ),
-    (
-        r"out of memory|OutOfMemory|ended with code -9",
-        "lower vllm.gpu_memory_utilization or vllm.max_num_seqs, or raise vllm.tensor_parallel_size",
-    ),
-    (r"max_model_len", "lower vllm.max_model_len"),
-)
-
-#: Errors that only point at another process's error, which is in the log.
-_INDIRECT = r"[Rr]oot cause|EngineDeadError|ended with code"
-
-#: A line of vLLM's log, or of a bare traceback, that names an exception.
-_LOGGED_ERROR = r"^(?:\(.*?pid=\d+\) )?(?:ERROR \S+ \S+ \[\S+\] )?((?:\w+\.)*\w*(?:Error|Exception): .+)"
-
-#: Bytes of its log that are kept with an error.
-_MOST_LOG = 1 << 20
-
-#: Characters of vLLM's message that an error quotes.
-_LONGEST = 300
 
 #: Seconds that processes get to end after SIGTERM.
 _PROMPT_GRACE = 3.0
@@ -420,15 +394,9 @@ class _Replica:
     def _error(self, message: str) -> ModelError:
         """Return the error to raise: what vLLM says, the remedy where one is known, and where its log has been put."""
         self._failed = True
-        cause, where = message, "its log is above"
-        if self._log:
-            content = os.pread(self._log.fileno(), _MOST_LOG, 0).decode("utf-8", "replace")
-            where = f"log: {_keep(content)}"
-            if re.search(_INDIRECT, message) and (logged := re.search(_LOGGED_ERROR, content, re.MULTILINE)):
-                cause = logged[1]  # the first; those after it are the other processes' accounts of it
-        remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, cause)), "")
+        cause, remedy, where = explained(message, self._log)
         doing = "vLLM died while generating" if self.capacity else "vLLM cannot load the model"
-        return ModelError("; ".join(filter(None, [f"{doing}: {cause[:_LONGEST].rstrip('. ')}", remedy, where])))
+        return ModelError("; ".join(filter(None, [f"{doing}: {cause}", remedy, where])))
 
     def stop(self) -> None:
         """Wait for the process to end, now that its connection is closed; then kill whatever is left of its session.
@@ -494,14 +462,6 @@ def _completion(request: Request, finished: Finished) -> Completion:
         continuations=finished.continuations,
         thought_tokens=finished.thought_tokens,
     )
-
-
-def _keep(log: str) -> str:
-    """Write a log to a file that stays, and return its path."""
-    descriptor, path = tempfile.mkstemp(prefix="harness-vllm-", suffix=".log")
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(log)
-    return path
 
 
 def _built_for_cpu() -> bool:

@@ -25,6 +25,7 @@ _LIBRARIES = (
     "transformers",
     "vllm",
     "openai",
+    "ray",
     "huggingface_hub",
     "pyarrow",
     "flash-attn",

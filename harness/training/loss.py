@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import DataError
+from harness.calls import answered, blamed
+from harness.errors import ConfigError, DataError, ModelError
+from harness.interfaces import Engine
 from harness.models import find_model
 from harness.prompts import NO_OPTIONS, FormatOptions
 from harness.statistics.ratio import clustered_ratio
@@ -20,7 +23,7 @@ from harness.training.data.packing import IGNORE, DocumentRows, Loss
 from harness.training.data.texts import BadRows, Columns, read_texts, training_format
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
 from harness.training.options import TrainingOptions
-from harness.types import Estimate
+from harness.types import Continuation, Estimate, Generation, Prompt, Request
 
 if TYPE_CHECKING:
     from harness.training.model.network import Network
@@ -96,15 +99,15 @@ def measure_loss(
     on_bad_rows: BadRows = "refuse",
     device: str = "auto",
     said: FormatOptions = NO_OPTIONS,
+    engine: Engine | None = None,
 ) -> Losses:
     """Return the losses of a model on texts, in the prompt format that a training would take where that is `said`.
 
+    An `engine` that says how likely texts are runs the model in the place of this process's own network on `device`.
     Raises ConfigError, DataError or ModelError for what cannot be read, asked or loaded.
     """
-    from harness.training.model.network import load_network
-    from harness.training.model.suitable import NotApartError
-    from harness.training.parallel import join, leave
-
+    if engine is not None and not getattr(engine, "gives_likelihoods", False):
+        raise ConfigError(f"the engine {engine.name!r} does not say how likely texts are; transformers and vllm do")
     folder = find_model(model)
     tokenizer: Any = folder.tokenizer
     form = training_format(model, prompt_format, tokenizer, said).format
@@ -116,6 +119,22 @@ def measure_loss(
     rows = DocumentRows(tokens, width, documents=np.arange(len(tokens)), loss=loss)
     if not len(rows):
         raise DataError(f"{', '.join(map(str, files))}: nothing in it that a loss could be computed of")
+    if engine is None:
+        totals, counts, alone = _by_network(model, rows, width, device)
+    else:
+        (totals, counts), alone = _by_engine(engine, model, rows), None
+    sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
+    return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name, alone)
+
+
+def _by_network(
+    model: str, rows: DocumentRows, width: int, device: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], str | None]:
+    """Return what `summed_losses` does, and why documents were read one by one, if they were."""
+    from harness.training.model.network import load_network
+    from harness.training.model.suitable import NotApartError
+    from harness.training.parallel import join, leave
+
     size = rows_together(width)
     options = TrainingOptions(sequence_length=width, microbatch_size=size, device=device, compile=False)
     ranks = join(device)
@@ -129,8 +148,40 @@ def measure_loss(
         totals, counts = summed_losses(network, rows, size, ranks, alone=alone is not None)
     finally:
         leave()
-    sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
-    return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name, alone)
+    return totals, counts, alone
+
+
+def _by_engine(engine: Engine, model: str, rows: DocumentRows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return the nats of each document, and of how many tokens they are, as an engine finds them."""
+    totals, counts = np.zeros(len(rows.source)), np.zeros(len(rows.source), np.int64)
+    with blamed(engine):
+        loaded = engine.load(model)
+    try:
+        for document, request, completion in answered(engine, loaded, _spans(rows)):
+            if completion.error is not None:
+                raise ModelError(f"document {document + 1} (counted from 1): {completion.error}")
+            totals[document] -= sum(completion.continuations)
+            counts[document] += sum(len(each.token_ids) - each.start for each in request.continuations)
+    finally:
+        loaded.close()
+    return totals, counts
+
+
+def _spans(rows: DocumentRows) -> Iterator[tuple[int, Request]]:
+    """Yield, with its document, each run of tokens that count, as the continuation of all before them."""
+    nothing = Generation(max_tokens=1)
+    numbers = count()
+    for batch, owners in _batches(rows, 1, True):
+        ids, labels = batch.input_ids.flatten().tolist(), batch.labels.flatten().numpy()
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], labels != IGNORE, [False]]).astype(np.int8)))
+        for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            before = tuple(ids[: first + 1])
+            whole = Continuation("", "", (*before, *labels[first:end].tolist()), len(before))
+            prompt = Prompt("", token_ids=before)
+            yield (
+                int(owners[first]),
+                Request(str(next(numbers)), prompt, nothing, continuations=(whole,), generated=False),
+            )
 
 
 def rows_together(width: int) -> int:

@@ -39,15 +39,16 @@ def nats(model: Path, prompt: str, response: str, every: bool) -> tuple[float, i
 
 
 @pytest.mark.parametrize("which", ["responses", "all"])
-def test_the_loss_is_that_of_each_document_alone(harness: Command, model: Path, tmp_path: Path, which: str) -> None:
+@pytest.mark.parametrize("by", [["--device", "cpu"], ["--engine", "transformers", "--set", "transformers.device=cpu"]])
+def test_the_loss_is_that_of_each_document_alone(
+    harness: Command, model: Path, tmp_path: Path, which: str, by: list[str]
+) -> None:
     rows = [(f"{question}\n", answer) for question, answer in word_problems(12, seed=2)]
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path, some in zip(files, (rows[:8], rows[8:]), strict=True):
         path.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in some), encoding="utf-8")
     out = tmp_path / "documents.jsonl"
-    done = harness(
-        "loss", *files, "-m", model, "--prompt-format", "plain", "--loss", which, "--documents", out, "--device", "cpu"
-    )
+    done = harness("loss", *files, "-m", model, "--prompt-format", "plain", "--loss", which, "--documents", out, *by)
     assert done.code == 0, done.err
     expected = [nats(model, *row, which == "all") for row in rows]
     found = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -65,6 +66,14 @@ def test_the_loss_is_that_of_each_document_alone(harness: Command, model: Path, 
 def test_what_cannot_be_measured_is_one_line(harness: Command, model: Path, tmp_path: Path) -> None:
     done = harness("loss", tmp_path / "none.jsonl", "-m", model)
     assert (done.code, done.out) == (2, "") and "no such file" in done.err
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"prompt": "2 + 2 = ", "response": "4"}\n')
+    done = harness("loss", file, "-m", model, "--engine", "replay")
+    assert done.err == "harness: the engine 'replay' does not say how likely texts are; transformers and vllm do\n"
+    done = harness("loss", file, "-m", model, "--set", "vllm.seed=1")
+    assert done.err == "harness: --set goes with --engine NAME: it gives the engine's options\n"
+    done = harness("loss", file, "-m", model, "--engine", "transformers", "--set", "vllm.seed=1")
+    assert done.err == "harness: --set vllm: an option of none of transformers\n"
 
 
 def test_intervals_of_ratios_cover() -> None:

@@ -93,8 +93,10 @@ def nodes(count: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    store = {"object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+    store: dict[str, Any] = {"object_store_memory": 80 << 20}
+    head = {"num_cpus": 0, "include_dashboard": False, **store}
+    # Nodes join from another thread, where Ray may set no handlers of signals.
+    made: Any = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     try:
         for _ in range(count):
             made.add_node(num_cpus=1, **store)

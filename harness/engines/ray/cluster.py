@@ -74,7 +74,8 @@ def join(address: str, runtime_env: Mapping[str, Any], replicas: int | None) -> 
         own = not address and not os.environ.get("RAY_ADDRESS")
         asked: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
         if own:
-            asked |= {"include_dashboard": False, "object_store_memory": _STORE}
+            # By itself Ray would take a cluster that somebody else has on this machine.
+            asked |= {"address": "local", "include_dashboard": False, "object_store_memory": _STORE}
         else:
             asked |= {"address": address or None}
             _reach(address or os.environ.get("RAY_ADDRESS", ""))
@@ -83,6 +84,7 @@ def join(address: str, runtime_env: Mapping[str, Any], replicas: int | None) -> 
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **asked)
             except Exception as error:  # Ray has no one kind of error for this
                 raise ModelError(_unreached(address or os.environ.get("RAY_ADDRESS", ""), error)) from error
+        _silence()
         _started_here = own
     _users += 1
     return _started_here
@@ -144,6 +146,17 @@ def _undisturbed(environment: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _silence() -> None:
+    """Keep what Ray's daemons say of lost workers off standard output, where a thread of Ray's prints it at length.
+
+    Notices say it in a line. Ray has no option for it.
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _reach(address: str) -> None:

@@ -6,9 +6,10 @@ import copy
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from harness.engines.ray.options import RayOptions
 from harness.errors import ConfigError, ModelError
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Model, Tokenizer
@@ -18,7 +19,7 @@ ABSENT = "Ray is not installed: pip install 'posttrain-harness[ray]', or leave -
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayEngine(RayOptions):
     """Runs another engine in replicas that share the requests, on this machine or on a Ray cluster.
 
     `engine` is the one that the replicas run, whose own options stand in its own table
@@ -34,26 +35,6 @@ class RayEngine:
     name: ClassVar[str] = "ray"
     #: The engine that the replicas run, with its options; None before `over` has given it.
     inner: ClassVar[Engine | None] = None
-
-    engine: str = "auto"
-    replicas: int | Literal["auto"] = "auto"
-    address: str = ""
-    gpus: float | None = None
-    cpus: float = 1.0
-    timeout: float = 1800.0
-    start_timeout: float = 300.0
-    runtime_env: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.replicas, int) and self.replicas < 1:
-            raise ValueError(f"replicas must be at least 1, or auto, not {self.replicas}")
-        if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
-            raise ValueError(f"gpus must be a part of one GPU or a whole number of them, not {self.gpus}")
-        if self.cpus <= 0:
-            raise ValueError(f"cpus must be more than 0, not {self.cpus}")
-        for name in ("timeout", "start_timeout"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")
 
     @property
     def is_here(self) -> bool:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from harness.engines.ray.cluster import Need, free, join, leave, nodes
 from harness.engines.ray.messages import Order
+from harness.engines.ray.options import RayOptions
 from harness.engines.ray.replica import Asked, Lost, Replica
 from harness.engines.ray.versions import difference, own_versions
 from harness.errors import ModelError
 from harness.interfaces import Engine
 from harness.registry import IN_MEMORY, origin
-
-if TYPE_CHECKING:
-    from harness.engines.ray.engine import RayEngine
 
 #: Seconds that replicas may take to find a place after the first has found one, before the work begins without them.
 _GRACE = 10.0
@@ -42,7 +41,7 @@ _MOST_NOTICES = 50
 class Fleet:
     """All replicas of a model, and what there is to tell of them (`notices`)."""
 
-    def __init__(self, engine: RayEngine, inner: Engine, model: str) -> None:
+    def __init__(self, engine: RayOptions, inner: Engine, model: str) -> None:
 
         self.notices: list[str] = []
         self.replicas: list[Replica] = []
@@ -54,7 +53,9 @@ class Fleet:
         try:
             found = origin(inner)
             self._distributions = () if found is None or found.distribution == IN_MEMORY else (found.distribution,)
-            self._order = _pickled(Order(inner, model, dict(inner.identity(model))))
+            there = Path(model).expanduser()
+            named = str(there.resolve()) if there.exists() else model  # a worker has a working folder of its own
+            self._order = _pickled(Order(inner, named, dict(inner.identity(model))))
             self._need = _need(engine, inner, self._own)
             self._numbers = self._failures = self._failed_starts = 0
             self._again_at = self._looked_at = self._grown_at = 0.0
@@ -239,7 +240,7 @@ def _pickled(order: Order) -> bytes:
     return bytes(dumps(tuple(order)))
 
 
-def _need(engine: RayEngine, inner: Engine, own: bool) -> Need:
+def _need(engine: RayOptions, inner: Engine, own: bool) -> Need:
     """Return what Ray is to reserve. On a machine of one's own cores are shared, however many replicas there are."""
     gpus: Any = engine.gpus
     if gpus is None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from harness.engines.ray.backlog import Backlog
 from harness.engines.ray.fleet import Fleet
 from harness.engines.ray.messages import Failed, News, Unanswered
+from harness.engines.ray.options import RayOptions
 from harness.engines.ray.replica import Asked, Lost, Replica
 from harness.errors import ModelError
 from harness.interfaces import Engine
 from harness.types import Completion, Request
-
-if TYPE_CHECKING:
-    from harness.engines.ray.engine import RayEngine
 
 #: Seconds between looks at the replicas, while nothing arrives from them.
 _LOOK = 0.5
@@ -24,7 +21,7 @@ _LOOK = 0.5
 class RayModel:
     """A model in replicas; it stays loaded for all calls of `generate` until it is closed."""
 
-    def __init__(self, engine: RayEngine, inner: Engine, model: str) -> None:
+    def __init__(self, engine: RayOptions, inner: Engine, model: str) -> None:
         self._fleet: Fleet | None = Fleet(engine, inner, model)
         self._epoch = 0
         self._generating = False

@@ -15,7 +15,7 @@ from unittest import SkipTest
 from harness.config import configure
 from harness.datasets import DataSource, HubFile
 from harness.errors import HarnessError
-from harness.interfaces import Engine, Model
+from harness.interfaces import Engine, Model, SpreadingEngine
 from harness.registry import Kind, Registry
 from harness.types import Example
 
@@ -52,7 +52,10 @@ class Subject:
     @cached_property
     def plugin(self) -> Any:
         """The plugin with its options put in; PluginError or ConfigError where there is no such thing."""
-        return configure(self.registry.get(self.kind, self.name), self.options, self.name)
+        made = configure(self.registry.get(self.kind, self.name), self.options, self.name)
+        if isinstance(made, SpreadingEngine) and made.engine != "auto":
+            return made.over(self.registry.engine(made.engine))
+        return made
 
     @cached_property
     def folder(self) -> Path:

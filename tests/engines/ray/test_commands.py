@@ -145,7 +145,7 @@ def cluster(world: Path, cpus: Sequence[int]) -> Iterator[Any]:
     before = dict(os.environ)
     os.environ.update(environment(world), RAY_USAGE_STATS_ENABLED="0")
     store = {"object_store_memory": 80 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
+    made: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
     try:
         made.store = {"object_store_memory": 80 << 20}
         for count in cpus:
@@ -159,7 +159,15 @@ def cluster(world: Path, cpus: Sequence[int]) -> Iterator[Any]:
 
 def test_a_node_that_goes_costs_nothing_and_one_that_comes_takes_part(world: Path) -> None:
     with cluster(world, [1, 1]) as made:
-        words = [*ODD, "--set", f"ray.address={made.address}", "--set", "odd.seconds=0.1"]
+        words = [
+            *ODD,
+            "--set",
+            f"ray.address={made.address}",
+            "--set",
+            "odd.seconds=0.1",
+            "--set",
+            f"odd.folder={world / 'pids'}",
+        ]
         process = start(world, *words)  # replicas=auto
         wait_for(lambda: lines_there(world, 20) or process.poll() is not None)
         assert len(list((world / "pids").glob("*.pid"))) == 2
@@ -179,3 +187,10 @@ def test_a_node_that_goes_costs_nothing_and_one_that_comes_takes_part(world: Pat
 def test_no_cluster_is_one_line(world: Path) -> None:
     said = ended(start(world, *ODD, "--set", "ray.address=127.0.0.1:9"), code=2)
     assert "no Ray cluster at 127.0.0.1:9" in said and said.count("\n") == 1
+
+
+def test_the_model_stays_loaded_for_several_benchmarks(world: Path) -> None:
+    (world / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"What is {n}?"}) + "\n" for n in range(40)))
+    out = ended(start(world, "-b", "prompts.jsonl", *ODD, "--set", "odd.seconds=0", "--set", "ray.replicas=2"))
+    assert out.count("failed 0") == 2
+    assert len(list((world / "pids").glob("*.pid"))) == 2

@@ -164,3 +164,9 @@ def test_a_full_object_store_costs_nothing(odd: Any) -> None:
     found = answers(model, asked(40, **large))
     assert found["q3"].text == "q3 is 300007"
     del held
+
+
+def test_what_ray_says_of_lost_workers_is_not_printed(odd: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    answers(odd(), asked(60, q7="die"))
+    time.sleep(1)
+    assert capfd.readouterr() == ("", "")
