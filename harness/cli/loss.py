@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "-e",
     "--engine",
     metavar="NAME",
-    help="Over --device: transformers, vllm, or ray over GPUs; --set gives its options.",
+    help="Over --device: transformers, vllm or ray; --set gives its options.",
 )
 @click.option("--documents", type=click.Path(path_type=Path), metavar="OUT.jsonl", help="Write each document's loss.")
 def command(
