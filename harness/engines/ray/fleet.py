@@ -42,7 +42,6 @@ class Fleet:
     """All replicas of a model, and what there is to tell of them (`notices`)."""
 
     def __init__(self, engine: RayOptions, inner: Engine, model: str) -> None:
-
         self.notices: list[str] = []
         self.replicas: list[Replica] = []
         self._engine, self._model = engine, model
@@ -117,7 +116,7 @@ class Fleet:
 
         pending = {each.pending: each for each in self.replicas if each.pending is not None}
         if pending:
-            for ref in ray.wait([*pending], num_returns=len(pending), timeout=timeout if len(pending) else 0)[0]:
+            for ref in ray.wait([*pending], num_returns=len(pending), timeout=timeout)[0]:
                 try:
                     pending[ref].step()
                     self._check(pending[ref])
