@@ -469,7 +469,7 @@ def _settings(config: Any) -> Iterator[tuple[str, Any]]:
     while waiting:
         found = waiting.pop()
         if isinstance(found, dict):
-            yield from found.items()
+            yield from ((str(name), value) for name, value in found.items())
             waiting += found.values()
         elif isinstance(found, list):
             waiting += found

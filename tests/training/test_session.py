@@ -157,4 +157,4 @@ def test_the_models_files_are_read_once(
         data=files, validation_documents=8, prompt_format="plain", sequence_length=128, max_steps=1, device="cpu"
     )  # fmt: skip
     trainer.train(TrainingRun(str(model), tmp_path / "out", {}))
-    assert read == {"config.json": 1}
+    assert read == {"config.json": 1, "generation_config.json": 1}

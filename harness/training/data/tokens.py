@@ -266,7 +266,8 @@ def _contents(text: Text) -> Iterator[int]:
 
 def _border_fault(text: Text, tokenizer: Any) -> str | None:
     """Return what is wrong with a text that spells out the tokens that are put around every document, or None."""
-    begin, end = tokenizer.bos_token, tokenizer.convert_ids_to_tokens(end_of(tokenizer))
+    last = end_of(tokenizer)
+    begin, end = tokenizer.bos_token, None if last is None else tokenizer.convert_ids_to_tokens(last)
     for how, name, found in (
         ("prompt begins", begin, text.prompt.startswith),
         ("response begins", begin, text.response.startswith),

@@ -238,6 +238,6 @@ def test_models_may_be_on_different_devices(tokenizer: Any, devices: tuple[str, 
 def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
     tokenizer: Any = find_model(str(make_tiny_model(tmp_path))).tokenizer
     lm = tiny_gpt2(tokenizer, 0)
-    tokenizer.eos_token = None
+    tokenizer.eos_token = tokenizer.taught_end = None
     with pytest.raises(ModelError, match="the tokenizer has no end token"):
         per_instance_dpo_loss(lm, lm, tokenizer, 0.1, PROMPT, CHOSEN, REJECTED)

@@ -308,9 +308,11 @@ def test_a_tokenizer_without_an_end_token_is_one_line(train: Callable[..., Done]
 
     model = tmp_path / "endless"
     shutil.copytree(tiny, model)
-    config = json.loads((model / "tokenizer_config.json").read_text())
-    config.pop("eos_token")
-    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    for name, key in (("tokenizer", "eos_token"), ("config", "eos_token_id"), ("generation_config", "eos_token_id")):
+        path = model / f"{name}_config.json" if name == "tokenizer" else model / f"{name}.json"
+        content = json.loads(path.read_text())
+        content.pop(key, None)
+        path.write_text(json.dumps(content))
     check_one_line(train(model=model), "no end token")
 
 
