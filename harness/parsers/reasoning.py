@@ -40,7 +40,7 @@ _CHANNEL: Final = re.compile(
     r"(?:<\|start\|>\s*+assistant\s*+)?<\|channel\|>\s{0,3}(?P<name>analysis|commentary|final)\b[^<\n]{0,60}"
     r"(?:<\|constrain\|>[^<\n]{0,40})?(?:<\|message\|>)?"
 )
-_CHANNEL_END: Final = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_CHANNEL_END: Final = re.compile(r"<\|(?!message\|)[a-z]+\|>")
 # The same after its special tokens were dropped: "analysisWe need …assistantfinalThe answer …"
 _BARE_CHANNEL: Final = re.compile(r"\s*+(?:assistant)?analysis(?:(?=[^\W_a-z])|\n?(?=(?:We|The|I|User|Need)\b))")
 _BARE_FINAL: Final = re.compile(r"assistant(?:commentary[^\n]{0,200}?assistant)?final")
