@@ -14,7 +14,7 @@ from harness.errors import RunError
 from harness.training.checkpoint.folder import _read_progress
 from harness.training.checkpoint.kept import keep_step, remove
 from harness.training.checkpoint.manifest import fault, write_manifest
-from harness.training.metrics import draw_curves, read_metrics
+from harness.training.metrics import draw_curves
 
 
 @pytest.fixture
@@ -106,14 +106,6 @@ def test_a_picture_is_drawn_through_no_link(tmp_path: Path, name: str) -> None:
     assert [path.name for path in drawn] == ["curve.png", "curve.svg"]
     assert all(path.is_file() and not path.is_symlink() for path in drawn)
     assert (tmp_path / "victim").read_text() == "precious"
-
-
-def test_metrics_of_others_are_numbers_by_names_of_some_length(tmp_path: Path) -> None:
-    odd = {"a": "x", "b": [1], "c": None, "d": True, "e": 10**400, "f" * 300: 1.0, "loss": 1, "mfu": 0.5}
-    path = write_metrics(
-        tmp_path / "metrics.jsonl", {"step": 1, **odd}, {"step": 2**60}, {"step": -1}, {"step": True}, [], {"step": 2}
-    )
-    assert [(line.step, dict(line.values)) for line in read_metrics(path)] == [(1, {"loss": 1, "mfu": 0.5}), (2, {})]
 
 
 def test_a_picture_of_what_others_measured_is_drawn_in_time(tmp_path: Path) -> None:

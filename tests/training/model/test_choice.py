@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import harness_dpo.reference
 from harness.errors import ConfigError
 from harness.interfaces import TrainingRun
 from harness.training.model.choice import MARGIN, Choice, Ways
@@ -93,6 +94,7 @@ def test_a_share_on_the_host_is_off_the_card() -> None:
 
 def on_card(monkeypatch: pytest.MonkeyPatch, free: float, host: float = 100.0) -> None:
     """Let trainings be planned for a GPU of so many GiB."""
+    assert harness_dpo.reference  # imported before that, it keeps the real `device_of`
     monkeypatch.setattr("harness.training.parallel.device_of", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr("harness.training.plan.free_gib", lambda device, world: free)
     monkeypatch.setattr("harness.training.plan.host_gib", lambda: host)
