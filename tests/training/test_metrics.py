@@ -59,6 +59,6 @@ def test_a_disk_that_is_full_leaves_the_lines_as_they_are(tmp_path: Path, monkey
 def test_metrics_of_others_are_numbers_by_names_of_some_length(tmp_path: Path) -> None:
     odd = {"a": "x", "b": [1], "c": None, "d": True, "e": 10**400, "f" * 300: 1.0, "loss": 1, "mfu": 0.5}
     path = tmp_path / "metrics.jsonl"
-    rows = ({"step": 1, **odd}, {"step": 2**60}, {"step": -1}, {"step": True}, [], {"step": 2})
+    rows: list[Any] = [{"step": 1, **odd}, {"step": 2**60}, {"step": -1}, {"step": True}, [], {"step": 2}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [(line.step, dict(line.values)) for line in read_metrics(path)] == [(1, {"loss": 1, "mfu": 0.5}), (2, {})]
