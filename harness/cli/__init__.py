@@ -102,6 +102,9 @@ _OF_THE_MACHINE = frozenset(
 )  # fmt: skip
 
 
+#: What no path can be.
+_NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+
 #: What to do where a device's memory does not do; torch's error for that is known by its name, for torch is not loaded.
 _LESS_MEMORY = (
     'for a training give a smaller microbatch_size, recompute="full" or lora_rank (--plan says what each needs), for '
@@ -137,19 +140,28 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         _debug()
-        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-        if missing in CORE:
-            _say(f"{missing} is not installed: pip install 'posttrain-harness[core]'")
-            sys.exit(2)
-        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-            _say(f"out of memory: {first_line(error)}; {_LESS_MEMORY}")
-            sys.exit(2)
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
-            where = f"{error.filename}: " if error.filename is not None else ""
-            _say(f"{where}{error.strerror}; mend that and give the same command again")
+        if (known := _known(error)) is not None:
+            _say(known)
             sys.exit(2)
         _say(f"internal error: {type(error).__name__}: {error} (HARNESS_DEBUG=1 shows where; please report it)")
         sys.exit(70)
+
+
+def _known(error: Exception) -> str | None:
+    """Return what is said of an error that no code of ours looks for, and that is no fault of ours; None for others."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in CORE:
+        return f"{missing} is not installed: pip install 'posttrain-harness[core]'"
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return f"out of memory: {first_line(error)}; {_LESS_MEMORY}"
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}; mend that and give the same command again"
+    if isinstance(error, OSError) and error.errno in _NO_PATH:
+        return f"{str(error.filename)[:80]}: {error.strerror}; give another path"
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return "a path holds a null character; give another"
+    return None
 
 
 def _debug() -> None:

@@ -340,3 +340,20 @@ def test_an_earlier_run_names_no_server_that_gets_the_key_and_has_no_code_run(
         options(f"{table}.engine_args.kv_cache_dtype=fp8", engine_args={"trust_remote_code": True})
     given = options(f"{table}.engine_args.kv_cache_dtype=fp8", engine_args={"kv_cache_dtype": "fp8"})
     assert given == {"engine_args": {"kv_cache_dtype": "fp8"}}
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\\u0000b"])
+@pytest.mark.parametrize("option", ["model", "out", "data"])
+def test_what_no_path_can_be_is_one_line(
+    harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"model": "o.jsonl", "data": "data", "out": "runs", option: path}
+    lines = ['benchmark = ["gsm8k"]', 'engine = "replay"', *(f'{name} = "{value}"' for name, value in given.items())]
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    (tmp_path / "o.jsonl").write_text('{"output": "#### 1"}\n')
+    (tmp_path / "data" / "gsm8k").mkdir(parents=True)
+    (tmp_path / "data" / "gsm8k" / "test.jsonl").write_text('{"question": "?", "answer": "#### 1"}\n')
+    done = harness("run", "run.toml")
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert len(done.err) < 300
