@@ -82,6 +82,7 @@ def test_names_of_a_benchmark_and_a_judge(tmp_path: Path) -> None:
 
 
 def test_places_that_were_written(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")  # a report is written
     run = MadeRuns(tmp_path).gsm8k("m", lambda index: True, n=2)
     evil = run.with_name(SEEN.encode().decode("unicode_escape"))
     run.rename(evil)

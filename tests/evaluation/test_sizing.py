@@ -10,6 +10,8 @@ import pytest
 from harness.testing.tiny import make_tiny_model
 from tests.conftest import Command
 
+pytest.importorskip("torch")  # tiny models are made with it
+
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
