@@ -135,7 +135,7 @@ def test_an_interruption_says_how_to_go_on(runs: Runs, number: signal.Signals) -
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     timing = json.loads(runs.only("runs", "timing.json").read_text())
-    assert [session["examples"] >= 5 for session in timing["sessions"]] == [True]
+    assert [session["examples"] >= 4 for session in timing["sessions"]] == [True]  # the last may not be counted yet
     assert timing["generation_seconds"] > 0
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == "harness: interrupted; give the same command again to go on"
