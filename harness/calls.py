@@ -378,13 +378,13 @@ def _place(plugin: Any, trace: TracebackType | None) -> str:
 def _said(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except Exception:  # a plugin's own error, whose words are its own code
         return "what it says cannot be read"
 
 
 def _quoted(value: object, most: int = 80) -> str:
     try:
         text = ascii(value)
-    except Exception:
+    except Exception:  # a plugin's own value, likewise
         text = f"what cannot be shown, of the type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 4]} ..."

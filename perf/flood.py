@@ -115,7 +115,7 @@ def main() -> int:
         try:
             assert viewing.stdout is not None
             line = viewing.stdout.readline()
-            port = int(re.search(r"127\.0\.0\.1:(\d+)|localhost:(\d+)", line)[0].rpartition(":")[2])  # type: ignore[index]
+            [port] = (int(digits) for digits in re.findall(r"http://[\w.]+:(\d+)", line))
             [run] = (folder / "runs").glob("*/*/*")
             paths = ["/", f"/report?run={run.relative_to(folder / 'runs')}"]
             taken, counted = asyncio.run(flood(port, paths, options))

@@ -121,6 +121,19 @@ def chat_lengths(count: int) -> list[int]:
     return [int(length) for length in np.clip(draw.lognormal(np.log(480) - 0.18, 0.6, count), 16, 2048)]
 
 
+def timed_steps(loop: Any, steps: int) -> tuple[list[float], list[int]]:
+    """Take steps of a loop; return the seconds and the tokens of each."""
+    seconds, tokens = [], []
+    for _ in range(steps):
+        torch.cuda.synchronize()
+        began, before = time.perf_counter(), loop.progress.tokens
+        loop.step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        tokens.append(loop.progress.tokens - before)
+    return seconds, tokens
+
+
 def run_ours(
     rows: Any,
     microbatch: int,
@@ -170,15 +183,8 @@ def run_ours(
     job = Job(TrainingRun("", Path("."), {}), options, nll, rows, None, rows.isolated, None, {}, {})
     nothing: Any = None
     loop = Loop(job, ranks, network, make_optimizer(network, options), nothing, TrainingProgress(), Signals())
-    seconds, tokens = [], []
     with fastest_kernels(ranks.device):
-        for _ in range(steps):
-            torch.cuda.synchronize()
-            began, before = time.perf_counter(), loop.progress.tokens
-            loop.step()
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-            tokens.append(loop.progress.tokens - before)
+        seconds, tokens = timed_steps(loop, steps)
     loop.tell(0.0)
     rates = [count / span for count, span in zip(tokens, seconds, strict=True)][WARM:]
     told["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
