@@ -19,9 +19,11 @@ import pytest
 
 import harness as package
 from harness.errors import HarnessError
+from harness.models import find_model
 from harness.parsers.reasoning import without_reasoning
 from harness.testing.tiny import word_problems
 from tests.conftest import Command
+from tests.vllm.thinking import EMPTY
 
 CONTEXT = 512
 
@@ -98,15 +100,13 @@ def test_thoughts_are_kept_apart_and_every_answer_has_its_end(server: Served, qu
     assert short.results.cut_thinking is not None and short.results.cut_thinking.count == 8
 
 
-def test_arguments_of_the_template_reach_it(server: Served, questions: Path) -> None:
-    found = run(server, questions, chat_template={"enable_thinking": False})
-    thinking = run(server, questions)
-    said, thought = ({one.id: one.output for one in each.samples()} for each in (found, thinking))
-    assert said.keys() == thought.keys()
-    for name, output in said.items():  # the prompt holds an empty thought, behind which the answer comes at once
-        assert "<think>" not in output and "It is" in output[:20]
-        assert thought[name].startswith("<think>") and "It is" not in thought[name][:20]
-    assert found.record.fingerprint != thinking.record.fingerprint
+def test_arguments_of_the_template_reach_it(server: Served, thinking: Path, questions: Path) -> None:
+    found, unset = run(server, questions, chat_template={"enable_thinking": False}), run(server, questions)
+    tokenizer: Any = find_model(str(thinking)).tokenizer
+    thought = len(tokenizer.encode(EMPTY, add_special_tokens=False))
+    longer, shorter = ({one.id: one.prompt_tokens or 0 for one in each.samples()} for each in (found, unset))
+    assert longer == {name: count + thought for name, count in shorter.items()} and min(shorter.values()) > 0
+    assert found.record.fingerprint != unset.record.fingerprint
 
 
 def test_a_limit_beyond_the_context_is_lowered_and_recorded(server: Served, questions: Path) -> None:
