@@ -36,18 +36,25 @@ head=${nodes[0]}
 others=$((SLURM_JOB_NUM_NODES - 1))
 # As the last machine knows the first: to itself its name may be 127.0.1.1.
 read -r address _ < <(srun --nodes=1 --ntasks=1 --overlap -w "${nodes[-1]}" getent ahostsv4 "$head") || fail "what is the address of $head?"
-export RAY_ADDRESS=$address:$((20000 + SLURM_JOB_ID % 10000))
+# Ports of this job's own: there may be another's Ray on the machine.
+port=$((20000 + SLURM_JOB_ID % 5000 * 2))
+export RAY_ADDRESS=$address:$port
 
-srun --nodes=1 --ntasks=1 --overlap -w "$head" ray start --head --node-ip-address="$address" --port="${RAY_ADDRESS#*:}" \
-    --num-cpus="$SLURM_CPUS_PER_TASK" --include-dashboard=false --block &
+srun --nodes=1 --ntasks=1 --overlap -w "$head" ray start --head --node-ip-address="$address" --port="$port" \
+    --ray-client-server-port=$((port + 1)) --num-cpus="$SLURM_CPUS_PER_TASK" --include-dashboard=false --block &
 ray=$!
-until ray status > /dev/null 2>&1; do
+# `ray status` is content before the head can be given work.
+until timeout 60 python -c 'import ray; ray.init()' > /dev/null 2>&1; do
     kill -0 "$ray" 2> /dev/null || fail "Ray does not start on $head; it has said why above"
     sleep 2
 done
 if ((others)); then
-    srun --nodes="$others" --ntasks="$others" --overlap --exclude="$head" \
-        sh -c 'until ray start --address="$RAY_ADDRESS" --num-cpus="$SLURM_CPUS_PER_TASK" --block; do sleep 5; done' &
+    # One that has not come up, or is lost, comes again, for as long as there is a head.
+    srun --nodes="$others" --ntasks="$others" --overlap --exclude="$head" sh -c '
+        until ray start --address="$RAY_ADDRESS" --num-cpus="$SLURM_CPUS_PER_TASK" --block; do
+            sleep 5
+            ray status > /dev/null 2>&1 || exit 1
+        done' &
 fi
 
 # Where the machines come one after the other, replicas join as they do. A shell that waits can hear a signal.

@@ -37,9 +37,13 @@ while [ "${1#-}" != "$1" ]; do
 done
 exec "$@"
 """
+#: Ray, and the Python that makes the token and asks whether Ray is up.
 RAY = """#!/bin/sh
 [ ! -e fails ] || exit 1
-[ "$1" = status ] || exec sleep 600
+exec sleep 600
+"""
+PYTHON = """#!/bin/sh
+case $2 in *ray*) [ ! -e fails ] ;; esac
 """
 #: Waits until both machines are there, as a short run would end before.
 BOTH = "import ray, time; ray.init()\nwhile sum(node['Alive'] for node in ray.nodes()) < 2: time.sleep(0.2)"
@@ -67,6 +71,11 @@ class Job:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
+
+    def without_ray(self) -> None:
+        """Let nothing be Ray but a process that sleeps, or ends where there is a file `fails`."""
+        self.stand_in("ray", RAY)
+        self.stand_in("python", PYTHON)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the job's script as Slurm does."""
@@ -141,19 +150,19 @@ def test_what_a_job_lacks_is_one_line(job: Job) -> None:
 
 
 def test_a_job_ends_where_ray_does_not_start(job: Job) -> None:
-    job.stand_in("ray", RAY)
+    job.without_ray()
     (job.folder / "fails").touch()
     assert job.run("true") == 2
     assert "Ray does not start on localhost" in job.said.read_text()
 
 
 def test_a_job_ends_as_its_command_does(job: Job) -> None:
-    job.stand_in("ray", RAY)
+    job.without_ray()
     assert [job.run("sh", "-c", f"exit {code}") for code in (0, 3)] == [0, 3]
 
 
 def test_a_job_whose_time_is_over_is_queued_again(job: Job) -> None:
-    job.stand_in("ray", RAY)
+    job.without_ray()
     process = job.start("sh", "-c", "touch begun; exec sleep 600")
     wait_for(lambda: (job.folder / "begun").exists())
     process.send_signal(signal.SIGUSR1)
