@@ -1,4 +1,4 @@
-"""The files in examples/cluster: slurm.sh as Slurm runs it, and ray.yaml as `ray up` reads it.
+"""The files in examples/cluster: slurm.sh as Slurm runs it, ray.yaml as `ray up` reads it, rayjob.yaml's command.
 
 Slurm runs a copy of the script, in a folder of its own. Its commands have stand-ins, which run here what is for any of
 the machines; Ray is real where it is what matters, else a stand-in too.
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cli.test_help import check_options
 from tests.engines.ray.test_commands import COUNT, ROOT, once_each, wait_for, world
 
 __all__ = ["world"]
@@ -61,7 +62,7 @@ class Job:
         given = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
         job = {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "localhost,localhost", "SLURM_JOB_NUM_NODES": "2"}
         run = {"SHARED": str(folder), "ENGINE": "replay", "MODEL": "outputs.jsonl", "REPLICAS": "2"}
-        self._environment = {**given, **job, **run, "SLURM_CPUS_PER_TASK": "1", "PATH": f"{folder / 'bin'}:{path}"}
+        self.environment = {**given, **job, **run, "SLURM_CPUS_PER_TASK": "1", "PATH": f"{folder / 'bin'}:{path}"}
         for name, text in (("scontrol", SCONTROL), ("srun", SRUN)):
             self.stand_in(name, text)
 
@@ -81,7 +82,7 @@ class Job:
         """Start the job's script as Slurm does."""
         with self.said.open("ab") as file:
             process = subprocess.Popen(
-                ["/bin/bash", self._script, *words], cwd=self.folder, env=self._environment,
+                ["/bin/bash", self._script, *words], cwd=self.folder, env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
         self._running.append(process)
@@ -122,7 +123,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def test_a_job_evaluates_on_its_machines_and_leaves_no_process(world: Path, job: Job) -> None:
     script = f"'{sys.executable}' -c \"$BOTH\" && exec sh '{FILES / 'evaluate.sh'}' \"$@\""
-    job._environment["BOTH"] = BOTH
+    job.environment["BOTH"] = BOTH
     (world / "data" / "mmlu" / "test").mkdir(parents=True)
     (world / "data" / "mmlu" / "test" / "anatomy_test.csv").write_text("What is it?,one,two,three,four,B\n")
     with (world / "outputs.jsonl").open("a") as file:
@@ -143,7 +144,7 @@ def test_a_job_evaluates_on_its_machines_and_leaves_no_process(world: Path, job:
 
 def test_what_a_job_lacks_is_one_line(job: Job) -> None:
     assert job.run() == 2
-    job._environment["PATH"] = f"{job.folder / 'bin'}:/usr/bin:/bin"
+    job.environment["PATH"] = f"{job.folder / 'bin'}:/usr/bin:/bin"
     assert job.run("true") == 2
     lines = job.said.read_text().splitlines()
     assert len(lines) == 2 and "give the command" in lines[0] and "activate the environment" in lines[1], lines
@@ -184,3 +185,9 @@ def test_the_cluster_file_is_one_that_ray_takes(tmp_path: Path) -> None:
     [kind] = config["available_node_types"].values()
     assert kind["min_workers"] == kind["max_workers"] == 2, "all that are named"
     assert any("RAY_AUTH_MODE=token" in command for command in config["setup_commands"])
+
+
+def test_the_job_for_kubernetes_gives_a_command_that_there_is() -> None:
+    spec = yaml.safe_load((FILES / "rayjob.yaml").read_text("utf-8"))["spec"]
+    check_options(spec["entrypoint"])
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
