@@ -23,12 +23,12 @@ command -v ray > /dev/null || fail "ray is not on the PATH: activate the environ
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
 
 export RAY_USAGE_STATS_ENABLED=0
-# In /tmp/ray there may be files of somebody who had the machine before, which Ray would write to.
+# In /tmp/ray there may be files of somebody who had the machine before, which Ray would write to. Logs stay in this one.
 export RAY_TMPDIR=/tmp/harness-$SLURM_JOB_ID
 # A token for this job's machines alone. Without the mode, only the head would heed it, and refuse the others.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
-# Since Slurm 22.05 srun does not go by the job's --cpus-per-task, and gives a step one core.
+# By Slurm's own notes srun has not gone by the job's --cpus-per-task from 22.05 on, and may bind a task to one core.
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
