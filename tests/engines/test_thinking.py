@@ -68,19 +68,42 @@ def test_an_open_thought_is_closed_after_so_many_tokens_and_the_model_goes_on(
     read = list[int]()
     decoder: Any = model._decoder  # type: ignore[attr-defined]
     forward = decoder._forward
-    monkeypatch.setattr(decoder, "_forward", lambda ids, *rest: (read.extend(ids[0].tolist()), forward(ids, *rest))[1])
+
+    def followed(ids: Any, *rest: Any) -> Any:
+        read.extend(ids[0].tolist())
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(decoder, "_forward", followed)
     prompt = (*tokenizer.encode("How many?\nAnswer: <think>\n"),)
     free = ask(model, prompt, max_tokens=len(thought))
     assert (free.text, free.finish_reason) == (tokenizer.decode(thought), "length")
     assert free.thought_tokens == free.completion_tokens == len(thought)
     read.clear()
     cut = ask(model, prompt, max_tokens=80, thinking_tokens=9)
-    assert cut.text == tokenizer.decode(thought[:9]) + "\n</think>\n\nIt is 8." and cut.finish_reason == "stop"
+    assert (cut.text, cut.finish_reason) == (f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.", "stop")
     assert cut.thought_tokens == 9 + len(tokenizer.encode("\n</think>", add_special_tokens=False))
     assert read == [*prompt, *thought[:9], *closing, *answer], "the model has read what was put into its mouth"
     plain = (*tokenizer.encode("How many?\nAnswer:"),)
     asked = ask(model, plain, max_tokens=12, thinking_tokens=9)
     assert asked.text == tokenizer.decode(thought[:12]) and not asked.thought_tokens
+
+
+def test_what_closes_a_thought_is_no_stop_string_and_no_end(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = find_model(str(tiny)).tokenizer
+    closing, thought, answer = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("\n</think>\n\n", "Ada has 5 pens and buys 3, Ben loses all of his", "It is 8.\n\nQ: 4")
+    )
+    model = TransformersEngine().load(str(tiny))
+    thinking(monkeypatch, closing, thought, [*answer, tokenizer.eos_token_id])
+    prompt = (*tokenizer.encode("How many?\nAnswer: <think>\n"),)
+    for stop in (("\n\n",), ("\n\nQ", "\n"), (">", "\n\n")):
+        cut = ask(model, prompt, max_tokens=80, thinking_tokens=9, stop=stop)
+        assert (cut.text, cut.finish_reason) == (f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.", "stop")
+    decoder: Any = model._decoder  # type: ignore[attr-defined]
+    monkeypatch.setattr(decoder, "_stop_ids", frozenset([closing[-1], tokenizer.eos_token_id]))
+    cut = ask(model, prompt, max_tokens=80, thinking_tokens=9)
+    assert cut.text.startswith(f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.")
 
 
 def test_thoughts_are_counted_with_their_borders(tiny: Path) -> None:
