@@ -10,6 +10,7 @@ have names that no text has: everything around it is encoded as ever, and no cha
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import secrets
@@ -80,12 +81,15 @@ def _written(tokenizer: Any) -> str:
     found = tokenizer.chat_template
     if not found:
         return ""
+    templates = [str(each) for each in (found.values() if isinstance(found, Mapping) else [found])]
+    if importlib.util.find_spec("jinja2") is None:  # comes with torch; without it no template is used
+        return "\n".join(templates)
     from jinja2 import TemplateError
 
     from harness.prompts.bounded import TemplateBounds, given, literals, render
 
     texts = []
-    for template in map(str, found.values()) if isinstance(found, Mapping) else [str(found)]:
+    for template in templates:
         texts.append(literals(template))
         for roles, generating in _CONVERSATIONS:
             messages = [{"role": role, "content": "a"} for role in roles]
