@@ -240,13 +240,14 @@ class Decoder:
         """Append a token to a row and return its completion if that ends it."""
         if token < 0:
             return self._completion(row, now, error="the model gave NaN; try dtype=float32, or save the model anew")
-        token = row.forced.pop(0) if row.forced else token
+        forced = bool(row.forced)  # what was put into the model's mouth ends nothing
+        token = row.forced.pop(0) if forced else token
         row.ids.append(token)
         if top:
             row.top_logprobs.append(top)
-        if token in self._stop_ids:
+        if token in self._stop_ids and not forced:
             return self._completion(row, now, self._texts.completion(row, -1), "stop")
-        text = self._texts.stopped(row)
+        text = None if forced else self._texts.stopped(row)
         if text is not None:
             return self._completion(row, now, text, "stop")
         if len(row.ids) - row.prompt_tokens == row.request.generation.thinking_tokens:

@@ -30,7 +30,8 @@ _SLACK = 64  # spare columns of a batch: its rows are moved to the left once in 
 class Row:
     """A request on its way: `ids` are the prompt's and those generated so far, at most `limit` of them in the end.
 
-    `forced` are the next tokens, whatever the model would choose: those that close a thought that takes too long.
+    `forced` are the next tokens, whatever the model would choose: those that close a thought that takes too long. Stop
+    strings are looked for behind the first `passed` of the ids, the prompt's and those of a closed thought.
     """
 
     request: Request
@@ -38,12 +39,13 @@ class Row:
     limit: int
     draw: random.Random
     prompt_tokens: int = field(init=False)
+    passed: int = field(init=False)
     started: float | None = None
     top_logprobs: list[dict[str, float]] = field(default_factory=list)
     forced: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.prompt_tokens = len(self.ids)
+        self.prompt_tokens = self.passed = len(self.ids)
 
 
 class Columns:
@@ -243,6 +245,8 @@ class RowTexts:
     def close_thought(self, row: Row) -> None:
         """Let the thought of a row that is on its way be closed, if it is in one."""
         row.forced = self._thoughts.closing(row.ids[: row.prompt_tokens], row.ids[row.prompt_tokens :])
+        if row.forced:
+            row.passed = len(row.ids) + len(row.forced)
 
     def thought_tokens(self, row: Row) -> int:
         """Return how many of the ids that `row` has generated are thoughts."""
@@ -263,9 +267,9 @@ class RowTexts:
             return None
         if not self._in_tail(row, stops):
             return None
-        text = self.completion(row)
+        text = self._after(row.ids[max(0, row.passed - 8) : row.passed], row.ids[row.passed :])
         ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-        return text[: min(ends)[1]] if ends else None
+        return self.completion(row, row.passed) + text[: min(ends)[1]] if ends else None
 
     def name(self, token: int) -> str:
         """Return the text of one token, special ones included."""
@@ -275,7 +279,7 @@ class RowTexts:
 
     def _in_tail(self, row: Row, stops: Sequence[str]) -> bool:
         """Return whether one of `stops` lies in the last few tokens of `row`."""
-        generated = len(row.ids) - row.prompt_tokens
+        generated = len(row.ids) - row.passed
         tokens = (
             max(len(stop.encode()) for stop in stops) + 4
         )  # a token is a byte at least; 4 for a character cut in two

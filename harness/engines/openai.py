@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import math
 import os
 import re
@@ -27,15 +26,16 @@ from urllib.parse import urlsplit
 
 from harness.engines.folder_tokenizer import FolderTokenizer
 from harness.engines.openai_answer import completion
+from harness.engines.openai_asked import Asking
 from harness.engines.openai_client import Budget, bounded_client
-from harness.engines.openai_said import KEY, NO_KEY, left_for, one_line, own_key, said_in, without_key
-from harness.engines.openai_stream import streamed
+from harness.engines.openai_said import KEY, LOWERED, NO_KEY, one_line, own_key, said_in, without_key
+from harness.engines.openai_stream import streamed, unstreamed
 from harness.engines.streaming import Pieces, settled
 from harness.errors import ConfigError, ModelError, nearest, untrusted
 from harness.hookspecs import hookimpl
 from harness.interfaces import Engine, Tokenizer
 from harness.models import find_model
-from harness.types import Completion, Message, Request
+from harness.types import Completion, Request
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
@@ -64,17 +64,8 @@ _MOST_CONNECTIONS = 1000
 #: Parameters that cannot be left out.
 _NEEDED = ("model", "messages", "prompt")
 
-#: Parameters that a request can do without where the server refuses them, in the order in which they are given up.
-_DISPENSABLE = ("top_p", "seed", "stop", "temperature")
-
-#: What servers write where they do not take a parameter.
-_REFUSED = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|deprecated|not permitted|not allowed|cannot both"
-    r"|extra (?:inputs|fields)",
-    re.IGNORECASE,
-)
-
-_log = logging.getLogger(__name__)
+#: What a server writes that refuses one text for what it says, by the status with which others refuse a key.
+_FLAGGED = re.compile(r"moderation|flagged|content (?:policy|filter)|safety", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -210,11 +201,10 @@ class ServedModel:
         self._engine = engine
         self._model = model
         self._known = known
-        self._limit_name = "max_tokens"
-        self._omitted = dict.fromkeys(engine.omit)
+        self._asking = Asking(engine.url, model, engine.api, engine.stop_limit, engine.extra_body, engine.omit)
         self._budget = Budget(engine.total_timeout, engine.total_bytes)
         self.room = 2 * engine.concurrency
-        self.notices: list[str] = []
+        self.notices = self._asking.notices
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield a completion for each request as its answer comes in.
@@ -324,14 +314,16 @@ class ServedModel:
             try:
                 answer = await self._post(client, request, tell)
                 found = completion(answer, request, time.perf_counter() - started)
-                ended = found.finish_reason
-                return replace(
-                    found, text=without_key(found.text), finish_reason=None if ended is None else one_line(ended)
+                ended, broken = (
+                    None if each is None else one_line(each) for each in (found.finish_reason, found.error)
                 )
+                return replace(found, text=without_key(found.text), finish_reason=ended, error=broken)
             except openai.APIStatusError as error:
-                if error.status_code in (401, 402, 403, 404, 405) or error.code == "insufficient_quota":
+                said, status = said_in(error), error.status_code
+                flagged = status == 403 and _FLAGGED.search(said)
+                if (status in (401, 402, 403, 404, 405) and not flagged) or error.code == "insufficient_quota":
                     _raise_refused(self._engine, self._model, error, self._known)
-                reason = f"the server answered {error.status_code}: {said_in(error)}"
+                reason = f"the server answered {status}: {said}"
             except openai.APIConnectionError as error:
                 if _unreachable(error):
                     _raise_unreachable(self._engine.url, error)
@@ -352,84 +344,35 @@ class ServedModel:
     async def _post(self, client: AsyncOpenAI, request: Request, tell: _Tell | None) -> object:
         """Send a request in the form that the model takes, and return the answer's JSON.
 
-        What a server refuses is seen once and then left out of all requests: parameters that can be spared, and the
-        name max_tokens, in whose place OpenAI's reasoning models know max_completion_tokens. A limit beyond the context
-        that the server names is lowered to what is left there.
+        What a server refuses is seen once and then left out of all requests: parameters that can be spared, a system
+        message of its own, and the name max_tokens, in whose place OpenAI's reasoning models know
+        max_completion_tokens. A limit beyond what the server says that is left is lowered.
         """
         import openai
 
-        limit = request.generation.max_tokens
+        limit, times = request.generation.max_tokens, 0
         while True:
-            body = self._body(request, limit)
+            body = self._asking.body(request, limit)
             try:
-                return await self._send(client, body, tell)
-            except openai.BadRequestError as error:
+                answer = await self._send(client, body, tell)
+            except openai.APIStatusError as error:
                 said = said_in(error)
-                left = left_for(said, limit)
+                left = self._asking.lowered(said, request, limit, times)
                 if left is not None:
-                    limit = left
-                    self._notice(
-                        "max_tokens is above what the model or its context allows; it was lowered where needed"
-                    )
-                elif not self._adapt(said, error.param, body):
+                    limit, times = left, times + 1
+                elif not self._asking.adapt(said, error.param, body):
                     raise
-
-    def _adapt(self, said: str, param: object, body: Mapping[str, Any]) -> bool:
-        """Change what is sent, from what the server said of `body`; whether there was something to change."""
-        if not _REFUSED.search(said):
-            return False
-        if "max_tokens" in body and "max_completion_tokens" in said:
-            self._limit_name = "max_completion_tokens"
-            return True
-        ours = [name for name in _DISPENSABLE if name in body and name not in self._engine.extra_body]
-        named = [name for name in ours if name == param or re.search(rf"\b{name}\b", said)]
-        if not named:
-            return False
-        name = param if param in named else named[0]
-        self._omitted[str(name)] = None
-        self._notice(f"the server does not take {name} ({said.rstrip('.')}); requests go without it")
-        return True
-
-    def _notice(self, text: str) -> None:
-        """Say something once."""
-        if text not in self.notices:
-            self.notices.append(text)
-            _log.warning("openai: %s", text)
+            else:
+                if times:
+                    self._asking.notice(LOWERED)
+                return answer
 
     async def _send(self, client: AsyncOpenAI, body: dict[str, Any], tell: _Tell | None) -> object:
         path = "/chat/completions" if self._engine.api == "chat" else "/completions"
         if tell is None:
-            return await client.post(path, cast_to=object, body=body)
+            answer = await client.post(path, cast_to=object, body=body)
+            return unstreamed(answer) if isinstance(answer, str) else answer
         return await streamed(client, path, body, tell, self._engine.timeout)
-
-    def _body(self, request: Request, limit: int) -> dict[str, Any]:
-        engine, generation, prompt = self._engine, request.generation, request.prompt
-        body: dict[str, Any] = {
-            "model": self._model,
-            self._limit_name: limit,
-            "temperature": generation.temperature,
-            "top_p": generation.top_p,
-        }
-        if engine.api == "chat":
-            messages = prompt.messages or (Message("user", prompt.text),)
-            body.update(messages=[message.as_dict() for message in messages])
-            if prompt.template_arguments:
-                body.update(chat_template_kwargs=dict(prompt.template_arguments))
-            if generation.logprobs:
-                body.update(logprobs=True, top_logprobs=generation.logprobs)
-        elif prompt.messages is not None and prompt.token_ids is None:
-            remedy = "set openai.api=chat, or openai.tokenizer_path to make token ids of it here"
-            raise ModelError(f"openai: a chat prompt cannot go to {engine.url}/completions: {remedy}")
-        else:
-            body.update(prompt=prompt.text if prompt.token_ids is None else list(prompt.token_ids))
-            if generation.logprobs:
-                body.update(logprobs=generation.logprobs)
-        if stop := generation.stop[: engine.stop_limit]:
-            body.update(stop=list(stop))
-        if generation.seed is not None:
-            body.update(seed=generation.seed)
-        body |= engine.extra_body
-        return {name: value for name, value in body.items() if name not in self._omitted or name in engine.extra_body}
 
 
 def _check_url(url: str, name: str) -> None:

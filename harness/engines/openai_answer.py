@@ -24,6 +24,13 @@ _CUT = frozenset(
     | {"max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_context_window_exceeded"}
 )
 
+#: What they write where an answer was cut by no fault of its own.
+_BROKEN = {
+    "content_filter": "it was cut off by a content filter",
+    "error": "the server broke it off",
+    "insufficient_system_resource": "the server broke it off, for lack of resources",
+}
+
 #: More tokens than any answer has.
 _MOST = 1 << 40
 
@@ -54,7 +61,7 @@ def completion(answer: object, request: Request, seconds: float) -> Completion:
     usage = answer.get("usage")
     made = _count(usage, "completion_tokens")
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
-    thought_tokens = _count(details, "reasoning_tokens")
+    thought_tokens = next(filter(None, (_count(each, "reasoning_tokens") for each in (details, usage))), None)
     finish = _finish(choice.get("finish_reason"), made, request.generation.max_tokens)
     ends = [at for stop in request.generation.stop if (at := text.find(stop)) >= 0]
     if ends:
@@ -62,15 +69,15 @@ def completion(answer: object, request: Request, seconds: float) -> Completion:
     sent = _count(usage, "prompt_tokens")
     if sent is None and request.prompt.token_ids is not None:
         sent = len(request.prompt.token_ids)
-    filtered = finish == "content_filter"
+    broken = _broken(choice, finish)
     return Completion(
         request.id,
         with_thought(thought, text, ended=finish != "length"),
-        None if filtered else finish,
+        None if broken else finish,
         sent,
         made,
         seconds,
-        "it was cut off by a content filter" if filtered else None,
+        broken,
         _top_logprobs(choice.get("logprobs")),
         thought_tokens=None if made is not None and (thought_tokens or 0) > made else thought_tokens,
     )
@@ -130,7 +137,8 @@ def _said(choice: Mapping[str, Any]) -> tuple[str, str]:
     """Return the thought and the text of a choice; a text is empty where a model spent its tokens on thoughts."""
     message = choice.get("message")
     if not isinstance(message, dict):
-        return "", text_in(choice.get("text"))[1]
+        text = choice.get("text", choice)
+        return "", "" if text is None else text_in(None if text is choice else text)[1]
     thought, text = text_in(message.get("content") or message.get("refusal") or "")
     return thought_in(message) or thought, text
 
@@ -141,6 +149,14 @@ def _finish(ended: object, made: int | None, limit: int) -> FinishReason:
         name = ended.lower()
         return "stop" if name in _STOPPED else "length" if name in _CUT else ended
     return "length" if made is not None and made >= limit else "stop"
+
+
+def _broken(choice: Mapping[str, Any], finish: str) -> str | None:
+    """Return why an answer is not what the model would have said, None where it is."""
+    error = choice.get("error")
+    why = _BROKEN.get(finish.lower(), "the server broke it off" if error else None)
+    told = error.get("message") if isinstance(error, dict) else error
+    return f"{why}: {told}" if why and told else why
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from harness import limits
@@ -13,6 +15,10 @@ from harness.errors import ModelError
 
 #: Headers that are no longer true of a content that has been read.
 _DECODED = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+
+#: Seconds after which a server that asks for a longer pause is asked again (the client's own bound).
+LONGEST_WAIT = 120
 
 
 class Budget:
@@ -48,7 +54,8 @@ def bounded_client(seconds: float, budget: Budget) -> Any:
     What comes is counted in the `budget`.
 
     One that takes longer is the time-out that openai's client knows; one that is larger becomes a 413. Of streams
-    that is their beginning; the rest is bounded by who reads them.
+    that is their beginning; the rest is bounded by who reads them. An error that came as an answer gets the status that
+    it tells, so that the client asks again where that helps, and what an answer is of is seen by its beginning.
     """
     import openai
 
@@ -59,6 +66,7 @@ def bounded_client(seconds: float, budget: Budget) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 begun = await send(request, stream=True, **options)
+                _shorten_wait(begun.headers)
                 return begun if stream else await _whole(begun, budget)
         except TimeoutError as error:
             library = sys.modules[type(request).__module__.partition(".")[0]]
@@ -81,5 +89,38 @@ async def _whole(response: Any, budget: Budget) -> Any:
                 break
     finally:
         await response.aclose()
+    beginning = content[:64].decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
+    response.headers["content-type"] = "application/json" if beginning.startswith(("{", "[")) else "text/plain"
+    status = _status(content) if status == 200 else status
     headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _DECODED]
     return type(response)(status, headers=headers, content=bytes(content), request=response.request)
+
+
+def _status(content: bytes | bytearray) -> int:
+    """Return the status of an answer that came with 200: the one that it tells itself where it is an error."""
+    if b"error" not in content or b'"choices"' in content:
+        return 200
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return 200  # whoever reads it says why
+    if not isinstance(body, dict) or not (body.get("error") or body.get("object") == "error"):
+        return 200
+    for each in (body.get("error"), body):
+        code = str(each.get("code", each.get("status"))) if isinstance(each, dict) else ""
+        if code.isdecimal() and 400 <= int(code) < 600:
+            return int(code)
+    return 400
+
+
+def _shorten_wait(headers: Any) -> None:
+    """Let the client wait where a server asks for more than the client would: it would not ask again at all."""
+    asked: float | None = None
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(KeyError, ValueError):
+            asked = float(headers[name]) / unit if asked is None else asked
+    with suppress(KeyError, ValueError, TypeError):
+        asked = parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time() if asked is None else asked
+    if asked is not None and asked > LONGEST_WAIT:
+        headers.pop("retry-after-ms", None)
+        headers["retry-after"] = str(LONGEST_WAIT)

@@ -16,29 +16,33 @@ if TYPE_CHECKING:
 KEY = "OPENAI_API_KEY"
 NO_KEY = "no-key"  # the client insists on one; servers of one's own take any
 
-#: What is told of it where `left_for` has found less.
+#: What is told where an answer was given fewer tokens than were asked for.
 LOWERED = "max_tokens is above what the model or its context allows; it was lowered where needed"
 
 #: A server's message is quoted up to this many characters.
 _LONGEST = 400
 
-#: What servers write where prompt and answer together would be too long: OpenAI, vLLM, SGLang and TGI.
-_CONTEXT = re.compile(r"context length (?:is|of) ([\d,]+)|must be <= ([\d,]+)", re.IGNORECASE)
 #: A key of so many characters is a secret, and no word of a text.
 _SECRET = 16
 
 _SHORTENED = re.compile(r"([\w-]*)(?:\.{2,}|…|[*•]{2,}|[xX]{3,})([\w-]*)")
-_INPUT = re.compile(
-    r"([\d,]+) (?:in the (?:messages|prompt)|input tokens|tokens from the input)|Given: ([\d,]+) `inputs`",
-    re.IGNORECASE,
-)
+#: Whole numbers in a message, without those in names of models and versions, and statuses.
+_NO_COUNT = re.compile(r"[A-Za-z][\w.]*-[\w.-]*|\b(?:code|status)\W{0,3}\d{3}\b", re.IGNORECASE)
+_COUNT = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?!\w|[.,]\d)")
 
-#: What they write where the answer alone would be: vLLM of the whole context, OpenAI and Anthropic of what is written.
-_ANSWER = re.compile(
-    r"max_\w*tokens\S* cannot be greater than max_model_len\W+([\d,]+)|at most ([\d,]+) completion tokens"
-    r"|max_\w*tokens: [\d,]+ > ([\d,]+)",
-    re.IGNORECASE,
-)
+#: Where the whole context is too small for prompt and answer, or what may be written is less than was asked for.
+_WHOLE = re.compile(r"context|prompt|input|messages", re.IGNORECASE)
+_WRITTEN = re.compile(r"max_\w*tokens|(?:completion|output|new|generated) tokens", re.IGNORECASE)
+
+#: Where the context stands among the numbers, if not as the largest; and where a sum stands for the prompt.
+_CONTEXT = re.compile(r"(?:<=|>) ?([\d,]*\d)|context (?:\w+ ){0,2}(?:is|of)?\W{0,2}([\d,]*\d)", re.IGNORECASE)
+_TOTAL = re.compile(r"total|requested", re.IGNORECASE)
+
+#: vLLM, which reads no more of a prompt than would fit: one token more than the context has.
+_AT_LEAST = re.compile(r"total of at least ([\d,]+)")
+
+#: A number below this is none of tokens that an answer may have.
+_FEWEST = 16
 
 
 def own_key() -> str:
@@ -49,22 +53,30 @@ def own_key() -> str:
     return found or NO_KEY
 
 
-def left_for(said: str, limit: int) -> int | None:
-    """Return how many tokens are left for an answer, where the server says that `limit` is too many."""
-    context, sent, alone = _CONTEXT.search(said), _INPUT.search(said), _ANSWER.search(said)
-    if alone is not None:
-        left = _number(alone) - (alone[1] is not None)  # a prompt has a token at least
-    elif (
-        context is not None and sent is not None and "characters" not in said
-    ):  # of these the prompt alone has too many
-        left = _number(context) - _number(sent)
-    else:
-        return None
-    return left if 0 < left < limit else None
+def left_for(said: str, limit: int, sent: int | None = None) -> int | None:
+    """Return how many tokens may be left for an answer, where the server says that `limit` is too many; else None.
+
+    Servers have as many words for it as there are of them, but the numbers say it: a context, and a prompt (`sent`
+    where its tokens are known) that leaves less than the limit of it; or a limit of theirs that is less.
+    """
+    if (total := _AT_LEAST.search(said)) is not None:
+        left = limit // 2 if sent is None else _number(total[1]) - 1 - sent
+        return left if 0 < left < limit else None
+    numbers = {_number(each) for each in _COUNT.findall(_NO_COUNT.sub(" ", said))} - {limit}
+    named = _CONTEXT.search(said)
+    context = _number(named[1] or named[2]) if named else max(numbers, default=0)
+    prompts = {each for each in numbers if each < context}
+    if len(numbers) == 2 and _TOTAL.search(said):
+        prompts.add(max(numbers) - limit)
+    found = [left for prompt in prompts if 0 < (left := context - prompt) < limit] if _WHOLE.search(said) else []
+    if not found and _WRITTEN.search(said):
+        whole = "max_model_len" in said  # of which a prompt has a token at least
+        found = [max((each - whole for each in numbers if _FEWEST <= each < limit), default=limit)]
+    return min((left for left in found if left < limit), default=None)
 
 
-def _number(found: re.Match[str]) -> int:
-    return int(next(filter(None, found.groups())).replace(",", "") or 0)
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 def said_in(error: APIStatusError) -> str:

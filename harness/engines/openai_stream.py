@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,19 @@ async def streamed(
     return answer.whole()
 
 
+def unstreamed(text: str) -> object:
+    """Return the whole answer in server-sent events that a server sent unasked; other text as it is.
+
+    Raises ValueError where they break off.
+    """
+    events = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+    answer = _Answer()
+    for event in events:
+        if event != "[DONE]":
+            answer.add(json.loads(event))
+    return answer.whole() if events else text
+
+
 class _Answer:
     """One answer in the making, in either form of the protocol."""
 
@@ -65,6 +79,8 @@ class _Answer:
         """Take in one event; what is none of the protocol's is left to the check of the whole."""
         if not isinstance(event, Mapping):
             return
+        if error := event.get("error"):
+            raise ValueError(f"it broke off: {error}")
         self._usage = event.get("usage") or self._usage  # of the last event, which has no choices
         choices = event.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):

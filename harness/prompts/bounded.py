@@ -1,7 +1,8 @@
 """Chat templates, which are programs that come with a model: run in a sandbox, for a bounded time, to a bounded size.
 
-The names that a template finds are those that transformers gives it
-(https://huggingface.co/docs/transformers/chat_templating_writing), so that it writes here what it writes there.
+What a template finds in its sandbox is what transformers gives it
+(https://huggingface.co/docs/transformers/chat_templating_writing), so that it writes here what it writes there. Chance
+alone is kept from it: a prompt is the same whenever it is made.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
@@ -36,6 +39,9 @@ _BITS = 100_000
 #: Numbers beyond which no template has reason to round, or to indent JSON.
 _PLACES = 1000
 
+#: What a template is given beside what all are.
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+
 _steps: ContextVar[int] = ContextVar("steps")
 _room: ContextVar[int] = ContextVar("room")
 _left: ContextVar[int] = ContextVar("left")
@@ -43,6 +49,32 @@ _left: ContextVar[int] = ContextVar("left")
 
 class TemplateBounds(TemplateError):
     """A template takes too long, or writes too much."""
+
+
+def given(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    generating: bool,
+    arguments: Mapping[str, Any] = NO_ARGUMENTS,
+    moment: datetime | None = None,
+    lists: bool = False,
+) -> dict[str, Any]:
+    """Return the names that a template finds: `messages`, a tokenizer's special tokens, and `arguments` over others.
+
+    Dates are those of `moment`, by default of now. There are no tools and no documents unless the arguments have some;
+    with `lists` that is empty lists, which some templates insist on.
+    """
+    none: list[Any] | None = [] if lists else None
+    return {
+        **getattr(tokenizer, "special_tokens_map", {}),
+        "strftime_now": lambda form: (moment or datetime.now().astimezone()).strftime(form),
+        "tools": none,
+        "documents": none,
+        **arguments,
+        "messages": messages,
+        "add_generation_prompt": generating,
+    }
 
 
 def render(template: str, given: Mapping[str, Any], size: int) -> str:
@@ -68,15 +100,31 @@ def render(template: str, given: Mapping[str, Any], size: int) -> str:
     return "".join(written)
 
 
+def literals(template: str) -> str:
+    """Return the texts that stand in a template, in its expressions too; all of one that cannot be read."""
+    try:
+        tree = _environment().parse(template)
+    except Exception:  # whoever renders it says why
+        return template
+    values = [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
+    return "\n".join([*(node.data for node in tree.find_all(nodes.TemplateData)), *values])
+
+
+@lru_cache(maxsize=1)
+def _environment() -> _Environment:
+    made = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    made.filters.update(tojson=_tojson, format=_format, random=_at_random)
+    made.filters.update({name: _counted(name, each) for name, each in made.filters.items()})
+    made.globals.update(raise_exception=_raise)
+    del made.globals["lipsum"]
+    return made
+
+
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Template:
     if len(template) > limits.TEMPLATE.value:
         raise TemplateBounds(f"it is larger than {limits.TEMPLATE.told} ({limits.TEMPLATE})")
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters.update(tojson=_tojson, format=_format)
-    environment.filters.update({name: _counted(name, each) for name, each in environment.filters.items()})
-    environment.globals.update(raise_exception=_raise)
-    del environment.globals["lipsum"]
+    environment = _environment()
     try:
         tree = environment.parse(template)
         loops: list[Any] = [*tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))]
@@ -269,6 +317,10 @@ def _format(pattern: Any, *values: Any, **named: Any) -> str:
 
 def _raise(message: str) -> None:
     raise TemplateError(message)
+
+
+def _at_random(*_: Any) -> None:
+    raise TemplateError("it writes what chance gives (random)")
 
 
 def _tojson(

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from harness.errors import ModelError, PromptError, first_line, nearest
 from harness.interfaces import Tokenizer
@@ -25,6 +26,9 @@ ANOTHER = "choose another prompt format (prompt_format in a recipe, else --promp
 #: Stands for a text where a chat template is asked what it writes around it.
 MARK = "instruction-goes-here"
 
+#: A text that shows whether a template cuts texts, takes them apart or writes some characters otherwise.
+_PROBE = "Is \"1 < 2\" & 'a'\\b {{ c }}?\n\n  - 日本語 🙂\n" * 99
+
 _NUMBERED = re.compile(rf"{MARK}-(\d+)\.")
 
 
@@ -34,6 +38,18 @@ class _Frame:
 
     own: tuple[str, ...]
     places: tuple[int, ...]
+
+
+class _Form(NamedTuple):
+    """How a template takes what it is given.
+
+    Messages as lists of `parts`; empty `lists` where there are no tools and no documents; a `system` message at the
+    beginning, without which it writes none.
+    """
+
+    parts: bool
+    lists: bool
+    system: bool
 
 
 def chat_template(
@@ -79,18 +95,22 @@ class ChatTemplate:
         self._around: dict[str, tuple[str | None, str]] = {}
         self.plain: tuple[str | None] | None = None  # why an answer of mere text has no document, once that was asked
 
-    def check(self) -> None:
-        """Raise ModelError where the template cannot write a message."""
-        _ = self._in_parts
+    def check(self, system: str | None) -> None:
+        """Raise ModelError where the template cannot write a message, behind `system`, or writes another."""
+        try:
+            self.render(self.placed([Message("user", _PROBE)], system))
+        except PromptError as error:
+            remedy = "give a system message (--system), or " if system is None and self._form.system else ""
+            raise ModelError(str(error).replace(ANOTHER, remedy + ANOTHER)) from error
 
     @cached_property
     def knows_system(self) -> bool:
         """Whether the template writes a system message; some refuse one, some leave it out."""
         from jinja2 import TemplateError
 
-        messages = (Message("system", MARK), Message("user", ""))
+        messages = (Message("system", MARK), Message("user", "a"))
         try:
-            return MARK in self._rendered(messages, True, self._in_parts)
+            return MARK in self._rendered(messages, True, self._form)
         except TemplateError:
             return False
 
@@ -101,9 +121,7 @@ class ChatTemplate:
 
         thought = {"reasoning_content": MARK, "thinking": MARK}
         try:
-            return MARK in self._rendered(
-                [Message("user", ""), Message("assistant", "", thought)], False, self._in_parts
-            )
+            return MARK in self._rendered([Message("user", "a"), Message("assistant", "", thought)], False, self._form)
         except TemplateError:
             return False
 
@@ -132,21 +150,30 @@ class ChatTemplate:
         return self._around[key]
 
     def render(self, messages: Sequence[Message], *, generating: bool = True, tools: Sequence[Any] = ()) -> str:
-        """Return what the template makes of messages; PromptError where it refuses these, or leaves one of them out."""
+        """Return what the template makes of messages.
+
+        Raises PromptError where it refuses these, leaves one of them out, or asks something else than a question says.
+        """
         if len(messages) > 1 and generating:
             written = self._frame(messages, tools).places
             for number, message in enumerate(messages):
                 if message.content and number not in written and not message.more:
                     what = f"leaves out the text of message {number + 1} ({message.role})"
                     raise PromptError(f"the tokenizer's chat template {what}; {ANOTHER}")
-        return self._written(messages, generating, tools)
+        text = self._written(messages, generating, tools)
+        for number, message in enumerate(messages if generating else ()):
+            asked = message.role == "user" and not message.more  # switches in a system message are a template's to read
+            if asked and message.content.strip() not in text:
+                what = f"changes the text of message {number + 1} (user)"
+                raise PromptError(f"the tokenizer's chat template {what}; {ANOTHER}")
+        return text
 
     def _written(self, messages: Sequence[Message], generating: bool, tools: Sequence[Any]) -> str:
         from jinja2 import TemplateError
 
-        parts = self._in_parts
+        form = self._form
         try:
-            return self._rendered(messages, generating, parts, tools)
+            return self._rendered(messages, generating, form, tools)
         except TemplateError as error:
             raise PromptError(f"the tokenizer's chat template fails: {first_line(error)}; {ANOTHER}") from error
 
@@ -214,20 +241,26 @@ class ChatTemplate:
         return self._frames[key]
 
     @cached_property
-    def _in_parts(self) -> bool:
-        """Whether the template takes a message as a list of parts; ModelError where it writes none in any form."""
+    def _form(self) -> _Form:
+        """How the template takes messages; ModelError where it writes none in any form."""
         from jinja2 import TemplateError
+
+        from harness.prompts.bounded import TemplateBounds
 
         failed: TemplateError | None = None
         written = ""
-        for parts in (False, True):
+        user = Message("user", MARK)
+        for system, lists, parts in product((False, True), repeat=3):
+            form = _Form(parts, lists, system)
             try:
-                written = self._rendered([Message("user", MARK)], True, parts)
+                written = self._rendered([Message("system", "a"), user] if system else [user], True, form)
             except TemplateError as error:
                 failed = failed or error
+                if isinstance(error, TemplateBounds):
+                    break
                 continue
             if MARK in written:
-                return parts
+                return form
             if MARK in written.lower():
                 break
         if failed is not None:
@@ -235,24 +268,20 @@ class ChatTemplate:
         what = "changes" if MARK in written.lower() else "leaves out"
         raise ModelError(f"the tokenizer's chat template {what} the text of the user's message; {ANOTHER}")
 
-    def _rendered(self, messages: Sequence[Message], generating: bool, parts: bool, tools: Sequence[Any] = ()) -> str:
-        from harness.prompts.bounded import render
+    def _rendered(self, messages: Sequence[Message], generating: bool, form: _Form, tools: Sequence[Any] = ()) -> str:
+        from harness.prompts.bounded import given, render
 
-        content = list(_in_parts(messages)) if parts else [message.as_dict() for message in messages]
-        size = sum(len(message.content) for message in messages)
-        given = {
-            **getattr(self._tokenizer, "special_tokens_map", {}),
-            "strftime_now": self._date,
-            **self._arguments,
-            "messages": content,
-            "tools": list(tools) or None,
-            "documents": None,
-            "add_generation_prompt": generating,
-        }
-        return render(self._text, given, size)
-
-    def _date(self, form: str) -> str:
-        return (self._moment or datetime.now().astimezone()).strftime(form)
+        content = list(_in_parts(messages)) if form.parts else [message.as_dict() for message in messages]
+        arguments = {**self._arguments, "tools": list(tools)} if tools else self._arguments
+        names = given(
+            self._tokenizer,
+            content,
+            generating=generating,
+            arguments=arguments,
+            moment=self._moment,
+            lists=form.lists,
+        )
+        return render(self._text, names, sum(len(message.content) for message in messages))
 
 
 def under(system: str | None, instruction: str) -> str:

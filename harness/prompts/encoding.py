@@ -1,7 +1,8 @@
 """Text → token ids, in which only what a template writes itself can be a control token.
 
-An added token is a control token where its vocabulary calls it special, where the chat template writes it, or where it
-looks like one (``<|…|>``). Others, such as runs of spaces and tags of HTML, are text that happens to have a token.
+An added token is a control token where its tokenizer calls it special, where the chat template writes it, be it put
+together of parts, or where it looks like one (``<|…|>``). Others, such as runs of spaces and tags of HTML, are text
+that happens to have a token.
 
 What is spelled like a control token in an inserted text is encoded by a copy of the tokenizer in which control tokens
 have names that no text has: everything around it is encoded as ever, and no character is added.
@@ -9,6 +10,7 @@ have names that no text has: everything around it is encoded as ever, and no cha
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import secrets
@@ -22,6 +24,8 @@ from harness.interfaces import Tokenizer
 #: DeepSeek's bars are full width, EXAONE's stand in brackets.
 _LOOKS_LIKE_ONE = re.compile(r"<[|｜].*[|｜]>|\[\|.*\|\]", re.DOTALL)
 
+#: What templates are asked to write, to see which tokens they put together: roles, and whether an answer is to follow.
+_CONVERSATIONS = ((("user",), True), (("system", "user", "assistant", "user"), True), (("user", "assistant"), False))
 
 #: Where a text stands: at the very beginning, right behind a control token, or in the middle of a text.
 Place = Literal["first", "behind", "within"]
@@ -55,21 +59,47 @@ class Controls:
 @lru_cache(maxsize=16)
 def controls_of(tokenizer: Tokenizer) -> Controls:
     """Return the control tokens of a tokenizer."""
-    templates = json.dumps(tokenizer.chat_template, ensure_ascii=False)
+    written, named = _written(tokenizer), {*map(str, getattr(tokenizer, "all_special_tokens", ()))}
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-    tokens = {number: token for number, token in added.items() if _is_control(token, templates)}
+    tokens = {number: token for number, token in added.items() if token.content in named or _is_control(token, written)}
     ids = {token.content: number for number, token in tokens.items()}
     longest_first = sorted(ids, key=len, reverse=True)
     return Controls(tokens, ids, re.compile("|".join(map(re.escape, longest_first)) or r"(?!)"))
 
 
-def _is_control(token: Any, templates: str) -> bool:
+def _is_control(token: Any, written: str) -> bool:
     text = token.content.strip()
     if not text:
         return False
     if token.special or _LOOKS_LIKE_ONE.fullmatch(text):
         return True
-    return not text.isalnum() and text in templates
+    return not text.isalnum() and text in written
+
+
+def _written(tokenizer: Any) -> str:
+    """Return what a tokenizer's chat templates hold of text, and what they make of a few conversations."""
+    found = tokenizer.chat_template
+    if not found:
+        return ""
+    templates = [str(each) for each in (found.values() if isinstance(found, Mapping) else [found])]
+    if importlib.util.find_spec("jinja2") is None:  # comes with torch; without it no template is used
+        return "\n".join(templates)
+    from jinja2 import TemplateError
+
+    from harness.prompts.bounded import TemplateBounds, given, literals, render
+
+    texts = []
+    for template in templates:
+        texts.append(literals(template))
+        for roles, generating in _CONVERSATIONS:
+            messages = [{"role": role, "content": "a"} for role in roles]
+            try:
+                texts.append(render(template, given(tokenizer, messages, generating=generating), len(messages)))
+            except TemplateBounds:
+                break
+            except TemplateError:
+                continue
+    return "\n".join(texts)
 
 
 def encode(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:

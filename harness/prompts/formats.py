@@ -127,7 +127,7 @@ class PromptFormat:
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise ModelError where the tokenizer's chat template, if it is asked for, can write no message."""
         if not self.single_turn:
-            self._chat(tokenizer).check()
+            self._chat(tokenizer).check(self._system(None))
 
     def render(
         self,
@@ -353,7 +353,7 @@ def format_options(
     """
     if not isinstance(arguments, Mapping):
         raise ConfigError(f"arguments of the chat template are given as {place}.NAME=VALUE, not {place}={arguments}")
-    for name in ("messages", "tools", "documents", "add_generation_prompt"):
+    for name in ("messages", "add_generation_prompt"):
         if name in arguments:
             raise ConfigError(f"{place}.{name}: is not for you to give; leave it out")
     return FormatOptions(None if system is None else system_text(system), template, dict(arguments))

@@ -1,10 +1,13 @@
-"""Short ways to ask a `CompletionsServer` through the engine ``openai``."""
+"""Short ways to ask a `CompletionsServer` through the engine ``openai``, and to say what a model chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import pytest
+
+from harness.engines.decoding import Row
 from harness.engines.openai import OpenAIEngine
 from harness.types import Completion, Generation, Prompt, Request
 from tests.completions_server import CompletionsServer
@@ -36,3 +39,16 @@ def ask_one(server: CompletionsServer, prompt: Prompt | str = "a question", **op
 def change(answer: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Return the answer with fields of its first choice replaced."""
     return answer | {"choices": [answer["choices"][0] | fields]}
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, choose: Sequence[int] | Callable[[list[int]], int]) -> None:
+    """Let models of the engine ``transformers`` say certain tokens, or what `choose` makes of those said so far.
+
+    Whatever the weights are: what a tiny model has learned differs from one processor to the next.
+    """
+
+    def chosen(logits: Any, rows: Sequence[Row]) -> list[int]:
+        made = [row.ids[row.prompt_tokens :] for row in rows]
+        return [choose(each) if callable(choose) else choose[len(each)] for each in made]
+
+    monkeypatch.setattr("harness.engines.batching.choose_tokens", chosen)

@@ -39,6 +39,25 @@ def test_retry_after_is_waited_for(server: CompletionsServer) -> None:
     assert found.seconds >= 1
 
 
+@pytest.mark.parametrize("code", [429, "502"])
+def test_an_error_that_comes_as_an_answer_is_tried_again(server: CompletionsServer, code: Any) -> None:
+    body = {"error": {"message": "busy", "code": code}}
+    server.faults = lambda call: Reply(200, body, SOON) if call.attempt == 1 else None
+    assert ask_one(server, max_retries=1).text == "The answer is question"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Retry-After": "86400"}, {"Retry-After-Ms": "86400000"}, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}],
+)
+def test_a_longer_pause_than_the_client_takes_is_asked_again_after_its_longest(
+    server: CompletionsServer, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.engines.openai_client.LONGEST_WAIT", 1)
+    server.faults = lambda call: Reply(429, error("busy"), headers) if call.attempt == 1 else None
+    assert ask_one(server, max_retries=1).error is None
+
+
 def test_after_the_last_retry_that_request_fails_and_the_others_go_on(server: CompletionsServer) -> None:
     def faults(call: Call) -> Reply | None:
         return Reply(500, error("out of\nmemory"), SOON) if str(call.prompt).endswith(" 3") else None
@@ -94,7 +113,14 @@ def test_a_dropped_connection_is_tried_again_and_then_told(server: CompletionsSe
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (Reply(200, b"<html>proxy</html>"), "cannot be read: Expecting value"),
+        (Reply(200, b"<html>proxy</html>"), "not a JSON object but '<html>proxy"),
+        (Reply(200, b""), "not a JSON object but ''"),
+        (Reply(200, {"error": "Unexpected endpoint"}), "the server answered 400: Unexpected endpoint"),
+        (Reply(200, {"object": "error", "message": "too long", "code": 422}), "the server answered 422: too long"),
+        (Reply(200, b'data: {"error": {"message": "gone"}}\n\n'), "it broke off: {'message': 'gone'}"),
+        (Reply(200, b'data: {"choices": [{"te'), "cannot be read: Unterminated string"),
+        (Reply(400, error("refused", "content_filter")), "the server answered 400: refused"),
+        (Reply(403, error("your input was flagged by moderation")), "the server answered 403: your input was flagged"),
         (Reply(200, b"<html>proxy</html>", {"Content-Type": "text/html"}), "not a JSON object but '<html>proxy"),
         (Reply(200, b'{"choices": [{"te'), "cannot be read: "),
         (Reply(200, b'"\xff"'), "cannot be read: "),

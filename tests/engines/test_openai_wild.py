@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,47 @@ def test_what_a_content_filter_left_is_kept_with_the_failure(server: Completions
     server.edit = lambda call, answer: change(answer, finish_reason="content_filter")
     found = ask_one(server)
     assert (found.text, found.error) == ("The answer is question", "it was cut off by a content filter")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"finish_reason": "error"}, "the server broke it off"),
+        ({"finish_reason": "insufficient_system_resource"}, "the server broke it off, for lack of resources"),
+        ({"finish_reason": "stop", "error": {"message": "upstream\nis gone", "code": 502}}, "upstream is gone"),
+        ({"finish_reason": "error", "error": "lost"}, "the server broke it off: lost"),
+    ],
+)
+def test_an_answer_that_the_server_broke_off_is_a_failure(
+    server: CompletionsServer, fields: dict[str, Any], why: str
+) -> None:
+    server.edit = lambda call, answer: change(answer, **fields)
+    found = ask_one(server)
+    assert (found.text, found.finish_reason) == ("The answer is question", None) and why in (found.error or "")
+
+
+ANSWER = json.dumps({"choices": [{"text": "It is 5.", "finish_reason": "stop"}]}).encode()
+EVENTS = [event({"choices": [{"text": "It "}]}), event({"choices": [{"text": "is 5.", "finish_reason": "stop"}]})]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (ANSWER, {"Content-Type": "text/plain"}),
+        (ANSWER, {"Content-Type": ""}),
+        (b"\xef\xbb\xbf\n" + ANSWER, {"Content-Type": "text/html; charset=utf-8"}),
+        (gzip.compress(ANSWER), {"Content-Encoding": "gzip"}),
+        (b"".join(EVENTS), {"Content-Type": "text/event-stream"}),
+        (b": keep-alive\n\n" + b"".join(EVENTS) + b"data: [DONE]\n\n", {}),
+        (b'{"choices": [{"text": "It is 5."}], "error": null}', {}),
+    ],
+)
+def test_an_answer_is_read_for_what_it_is_however_it_is_labelled(
+    server: CompletionsServer, body: bytes, headers: dict[str, str]
+) -> None:
+    server.faults = lambda call: Reply(200, body, headers)
+    found = ask_one(server)
+    assert (found.text, found.finish_reason, found.error) == ("It is 5.", "stop", None)
 
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "2+3"}]}
@@ -121,79 +163,6 @@ def test_a_number_of_tokens_that_cannot_be_is_none(server: CompletionsServer, co
     assert (found.prompt_tokens, found.completion_tokens, found.error) == (None, None, None)
 
 
-def test_parameters_may_be_left_out(server: CompletionsServer) -> None:
-    assert ask_one(server, omit=("top_p", "seed"), generation={"seed": 3}).error is None
-    assert not {"top_p", "seed"} & server.calls[0].body.keys() and "temperature" in server.calls[0].body
-    engine = OpenAIEngine(base_url=server.base_url)
-    assert "omit" not in engine.identity("tiny")
-    assert OpenAIEngine(omit=("top_p",)).identity("tiny")["omit"] == ["top_p"]
-    with pytest.raises(ValueError, match="cannot do without messages"):
-        OpenAIEngine(omit=("messages",))
-
-
-@pytest.mark.parametrize(
-    ("body", "names"),
-    [
-        (error("Unsupported parameter: 'top_p' is not supported with this model.", None, "top_p"), {"top_p"}),
-        (error("`temperature` and `top_p` cannot both be specified for this model."), {"top_p"}),
-        (error("Unsupported value: 'temperature' does not support 0.0", None, "temperature"), {"temperature"}),
-        ({"detail": "Extra inputs are not permitted: seed"}, {"seed"}),
-    ],
-)  # fmt: skip
-def test_a_parameter_that_the_server_refuses_is_left_out_and_said_once(
-    server: CompletionsServer, caplog: pytest.LogCaptureFixture, body: Any, names: set[str]
-) -> None:
-    server.faults = lambda call: Reply(400, body) if names & call.body.keys() else None
-    model: Any = OpenAIEngine(base_url=server.base_url, concurrency=1).load("tiny")
-    asked = [request(f"q/{n}", f"question {n}", seed=1) for n in range(6)]
-    assert all(each.error is None for each in model.generate(asked))
-    assert len(server.calls) == 7
-    [notice] = model.notices
-    assert f"the server does not take {names.pop()} (" in notice and caplog.text.count(notice) == 1
-
-
-def test_what_the_user_puts_into_the_body_is_not_left_out(server: CompletionsServer) -> None:
-    server.faults = lambda call: Reply(400, error("Unsupported parameter: 'top_p'")) if "top_p" in call.body else None
-    assert "Unsupported parameter" in (ask_one(server, extra_body={"top_p": 0.5}).error or "")
-    assert len(server.calls) == 1
-
-
-def test_a_refusal_of_something_else_stays_a_failure(server: CompletionsServer) -> None:
-    server.faults = lambda call: Reply(400, error("the prompt is not supported"))
-    assert ask_one(server).error == "the server answered 400: the prompt is not supported"
-    assert len(server.calls) == 1
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "This model's maximum context length is 2048 tokens. However, you requested 3000 tokens (2000 in the messages, "
-        "1000 in the completion).",
-        "'max_tokens' or 'max_completion_tokens' is too large: 1000. This model's maximum context length is 2048 "
-        "tokens and your request has 2000 input tokens (1000 > 2048 - 2000).",
-        "Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total of "
-        "3000 tokens: 2000 tokens from the input messages and 1000 tokens for the completion.",
-        "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 2000 `inputs` tokens and 1000 `max_new_tokens`",
-        "max_tokens=1000 cannot be greater than max_model_len=49. Please request fewer output tokens.",
-        "max_tokens is too large: 1000. This model supports at most 48 completion tokens, whereas you provided 1000.",
-        "max_tokens: 1000 > 48, which is the maximum allowed number of output tokens",
-    ],
-)
-def test_the_limit_is_lowered_to_what_the_context_leaves(server: CompletionsServer, said: str) -> None:
-    server.faults = lambda call: Reply(400, error(said)) if call.body.get("max_tokens", 0) > 48 else None
-    model: Any = OpenAIEngine(base_url=server.base_url, concurrency=1).load("tiny")
-    found = list(model.generate(request(f"q/{n}", f"question {n}", max_tokens=1000) for n in range(3)))
-    assert [each.error for each in found] == [None] * 3
-    assert [call.body["max_tokens"] for call in server.calls] == [1000, 48] * 3
-    assert model.notices == ["max_tokens is above what the model or its context allows; it was lowered where needed"]
-
-
-def test_a_prompt_that_leaves_no_room_stays_a_failure(server: CompletionsServer) -> None:
-    said = "maximum context length is 2048 tokens and your request has 2048 input tokens"
-    server.faults = lambda call: Reply(400, error(said))
-    assert said in (ask_one(server).error or "") and len(server.calls) == 1
-
-
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_an_answer_that_trickles_in_ends_with_the_time(server: CompletionsServer, api: Any) -> None:
     server.faults = lambda call: Reply(200, [b" "] * 100, pause=0.2) if "1" in str(call.prompt) else None
@@ -262,10 +231,11 @@ def test_what_a_judge_s_server_does_not_take_is_recorded(
 
 
 @pytest.mark.parametrize(
-    ("details", "count"), [({"reasoning_tokens": 3}, 3), ({"reasoning_tokens": -1}, None), (7, None)]
+    ("details", "count"), [({"reasoning_tokens": 3}, 3), ({"reasoning_tokens": -1}, None), (7, None), (None, 4)]
 )
 def test_a_server_s_count_of_thought_tokens_is_kept(server: CompletionsServer, details: Any, count: int | None) -> None:
     usage = {"prompt_tokens": 2, "completion_tokens": 5, "completion_tokens_details": details}
+    usage |= {"reasoning_tokens": 4} if details is None else {}
     server.edit = lambda call, answer: answer | {"usage": usage}
     found = ask_one(server, api="chat")
     assert (found.error, found.completion_tokens, found.thought_tokens) == (None, 5, count)

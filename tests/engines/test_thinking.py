@@ -19,6 +19,7 @@ from harness.testing.fakes import FakeEngine
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.types import Completion, Generation, Prompt, Request
 from tests.conftest import Command
+from tests.engines.asking import scripted
 from tests.prompts.shapes import make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", steps=60)
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def shape_to(folder: Path, size: int, end: int) -> None:
@@ -45,20 +46,64 @@ def ask(model: Any, ids: tuple[int, ...], **generation: Any) -> Completion:
     return completion
 
 
-def test_an_open_thought_is_closed_after_so_many_tokens_and_the_model_goes_on(tiny: Path) -> None:
+def thinking(monkeypatch: pytest.MonkeyPatch, closing: list[int], thought: list[int], answer: list[int]) -> None:
+    """Let a model think without end, and answer once its thought is closed."""
+
+    def choose(made: list[int]) -> int:
+        ends = [at for at in range(len(made) + 1) if made[:at][-len(closing) :] == closing]
+        return answer[len(made) - ends[0]] if ends else thought[len(made) % len(thought)]
+
+    scripted(monkeypatch, choose)
+
+
+def test_an_open_thought_is_closed_after_so_many_tokens_and_the_model_goes_on(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tokenizer = TransformersEngine().load(str(tiny)), find_model(str(tiny)).tokenizer
+    closing, thought, answer = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("\n</think>\n\n", "Ada has 5 pens and buys 3, Ben loses all of his, so that there are", "It is 8.")
+    )
+    thinking(monkeypatch, closing, thought, [*answer, tokenizer.eos_token_id])
+    read = list[int]()
+    decoder: Any = model._decoder  # type: ignore[attr-defined]
+    forward = decoder._forward
+
+    def followed(ids: Any, *rest: Any) -> Any:
+        read.extend(ids[0].tolist())
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(decoder, "_forward", followed)
     prompt = (*tokenizer.encode("How many?\nAnswer: <think>\n"),)
-    free, cut = ask(model, prompt, max_tokens=40), ask(model, prompt, max_tokens=40, thinking_tokens=9)
-    closing = tokenizer.encode("\n</think>\n\n", add_special_tokens=False)
-    thought, answer = cut.text.split("\n</think>\n\n")
-    assert free.text.startswith(thought) and free.thought_tokens == free.completion_tokens
+    free = ask(model, prompt, max_tokens=len(thought))
+    assert (free.text, free.finish_reason) == (tokenizer.decode(thought), "length")
+    assert free.thought_tokens == free.completion_tokens == len(thought)
+    read.clear()
+    cut = ask(model, prompt, max_tokens=80, thinking_tokens=9)
+    assert (cut.text, cut.finish_reason) == (f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.", "stop")
     assert cut.thought_tokens == 9 + len(tokenizer.encode("\n</think>", add_special_tokens=False))
-    thought_ids = tokenizer.encode(f"How many?\nAnswer: <think>\n{thought}\n</think>\n\n")
-    assert len(thought_ids) == len(prompt) + 9 + len(closing)
-    assert ask(model, tuple(thought_ids), max_tokens=40 - 9 - len(closing)).text == answer
+    assert read == [*prompt, *thought[:9], *closing, *answer], "the model has read what was put into its mouth"
     plain = (*tokenizer.encode("How many?\nAnswer:"),)
-    asked = ask(model, plain, max_tokens=40, thinking_tokens=9)
-    assert asked.text == ask(model, plain, max_tokens=40).text and not asked.thought_tokens
+    asked = ask(model, plain, max_tokens=12, thinking_tokens=9)
+    assert asked.text == tokenizer.decode(thought[:12]) and not asked.thought_tokens
+
+
+def test_what_closes_a_thought_is_no_stop_string_and_no_end(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = find_model(str(tiny)).tokenizer
+    closing, thought, answer = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("\n</think>\n\n", "Ada has 5 pens and buys 3, Ben loses all of his", "It is 8.\n\nQ: 4")
+    )
+    model = TransformersEngine().load(str(tiny))
+    thinking(monkeypatch, closing, thought, [*answer, tokenizer.eos_token_id])
+    prompt = (*tokenizer.encode("How many?\nAnswer: <think>\n"),)
+    for stop in (("\n\n",), ("\n\nQ", "\n"), (">", "\n\n")):
+        cut = ask(model, prompt, max_tokens=80, thinking_tokens=9, stop=stop)
+        assert (cut.text, cut.finish_reason) == (f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.", "stop")
+    decoder: Any = model._decoder  # type: ignore[attr-defined]
+    monkeypatch.setattr(decoder, "_stop_ids", frozenset([closing[-1], tokenizer.eos_token_id]))
+    cut = ask(model, prompt, max_tokens=80, thinking_tokens=9)
+    assert cut.text.startswith(f"{tokenizer.decode(thought[:9])}\n</think>\n\nIt is 8.")
 
 
 def test_thoughts_are_counted_with_their_borders(tiny: Path) -> None:
@@ -143,20 +188,20 @@ def make_harmony(folder: Path) -> Path:
     return folder
 
 
-def test_harmonys_analysis_is_cut_and_its_final_channel_opened(tmp_path: Path) -> None:
+def test_harmonys_analysis_is_cut_and_its_final_channel_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(make_harmony(tmp_path / "model"))
     model, tokenizer = TransformersEngine().load(folder), find_model(folder).tokenizer
     asked = "<|start|>user<|message|>2 + 3?<|end|><|start|>assistant<|channel|>analysis<|message|>"
     prompt = (*tokenizer.encode(asked),)
-    cut = ask(model, prompt, max_tokens=40, thinking_tokens=9)
-    closing = tokenizer.encode(FINAL, add_special_tokens=False)
-    thought, answer = cut.text.split(FINAL)
+    closing, thought, answer = (
+        tokenizer.encode(text, add_special_tokens=False) for text in (FINAL, "Answer with one word, please", "five")
+    )
+    thinking(monkeypatch, closing, thought, [*answer, tokenizer.eos_token_id])
+    cut = ask(model, prompt, max_tokens=60, thinking_tokens=4)
+    assert cut.text == f"{tokenizer.decode(thought[:4])}{FINAL}five" and cut.finish_reason == "stop"
     end = tokenizer.convert_tokens_to_ids("<|end|>")
-    assert cut.thought_tokens == 10 and closing[0] == end and len(closing) < 20
-    ids = (*prompt, *tokenizer.encode(thought, add_special_tokens=False), *closing)
-    assert without_reasoning("<|channel|>analysis<|message|>" + cut.text).strip() == answer.strip()
-    if len(ids) == len(prompt) + 9 + len(closing):  # random text need not be encoded as it was generated
-        assert ask(model, ids, max_tokens=40 - 9 - len(closing)).text == answer
+    assert cut.thought_tokens == 5 and closing[0] == end
+    assert without_reasoning("<|channel|>analysis<|message|>" + cut.text) == "five"
     thoughts = Thoughts(tokenizer, Detokenizer(tokenizer))
     said = tokenizer.encode(f"<|channel|>analysis<|message|>Hm.{FINAL}5", add_special_tokens=False)
     assert thoughts.count(prompt[:-3], said) == said.index(end) + 1

@@ -23,6 +23,7 @@ from harness.interfaces import Engine
 from harness.models import find_model
 from harness.testing.tiny import EOS, make_tiny_model, word_problems
 from harness.types import Completion, Generation, Prompt, Request
+from tests.engines.asking import scripted
 
 FAMILIES = ["llama", "gpt2", "mistral", "gemma3", "gpt_neox", "opt"]
 
@@ -62,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that answers word problems and stops."""
+    """A model that has learned something of word problems, so that no two tokens are as likely."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "trained", steps=500)
 
 
@@ -150,16 +151,16 @@ def greedy(folder: Path, tokenizer: Any, request: Request) -> list[int]:
     return ids[start:]
 
 
-def test_it_answers_word_problems_and_stops(model: TransformersModel, tokenizer: Any) -> None:
-    problems = word_problems(60, seed=7)
-    completions = answered(model, requests_for(tokenizer, questions(60)))
-    right = sum(one.text.strip() == answer for one, (_, answer) in zip(completions, problems, strict=True))
-    assert right >= 50
-    for one, text in zip(completions, questions(60), strict=True):
-        assert one.finish_reason == "stop" and one.error is None
+def test_an_answer_ends_with_its_end_token_which_is_counted_and_is_no_text(
+    model: TransformersModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tokenizer.encode(" Ada has 5 + 3 = 8 now.\n#### 8", add_special_tokens=False)
+    scripted(monkeypatch, [*said, tokenizer.eos_token_id])
+    for one, text in zip(answered(model, requests_for(tokenizer, questions(9))), questions(9), strict=True):
+        assert (one.text, one.finish_reason, one.error) == (tokenizer.decode(said), "stop", None)
         assert EOS not in one.text
         assert one.prompt_tokens == len(tokenizer.encode(text))
-        assert one.completion_tokens == len(tokenizer.encode(one.text, add_special_tokens=False)) + 1
+        assert one.completion_tokens == len(said) + 1
         assert one.seconds is not None and one.seconds > 0
 
 
@@ -209,7 +210,7 @@ def test_requests_are_taken_a_window_at_a_time_and_results_come_as_they_finish(
             yield request
 
     stream = TransformersEngine(batch_tokens=256).load(str(trained)).generate(given())
-    assert next(stream).finish_reason == "stop"
+    assert next(stream).error is None
     assert len(taken) == 8
     stream.close()  # type: ignore[attr-defined]  # a generator
     assert len(taken) == 8
@@ -217,22 +218,23 @@ def test_requests_are_taken_a_window_at_a_time_and_results_come_as_they_finish(
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_stop_strings_cut_the_greedy_text_wherever_they_fall(
+def test_stop_strings_cut_the_text_wherever_they_fall(
     data: st.DataObject, model: TransformersModel, tokenizer: Any
 ) -> None:
-    text = questions(1, seed=data.draw(st.integers(0, 30)))[0]
-    free = answered(model, requests_for(tokenizer, [text]))[0]
-    begin = data.draw(st.integers(0, len(free.text) - 1))
-    stop = free.text[begin : begin + data.draw(st.integers(1, 12))]
+    text, said = word_problems(1, seed=data.draw(st.integers(0, 30)))[0]
+    begin = data.draw(st.integers(0, len(said) - 1))
+    stop = said[begin : begin + data.draw(st.integers(1, 12))]
     stops = (*data.draw(st.lists(st.sampled_from(["@", "####", "zebra"]), max_size=2)), stop)
-    cut = answered(model, requests_for(tokenizer, [text], stop=stops))[0]
-    ends = [(free.text.find(one) + len(one), free.text.find(one)) for one in stops if one in free.text]
-    assert cut.text == free.text[: min(ends)[1]]
-    assert cut.finish_reason == "stop"
-    assert cut.completion_tokens is not None and free.completion_tokens is not None
-    ids = tokenizer.encode(free.text, add_special_tokens=False)[: cut.completion_tokens]
-    assert any(one in tokenizer.decode(ids) for one in stops)
-    assert not any(one in tokenizer.decode(ids[:-1]) for one in stops)
+    ids = tokenizer.encode(said, add_special_tokens=False)
+    with pytest.MonkeyPatch.context() as patch:
+        scripted(patch, [*ids, tokenizer.eos_token_id])
+        cut = answered(model, requests_for(tokenizer, [text], stop=stops, max_tokens=len(ids) + 1))[0]
+    ends = [(said.find(one) + len(one), said.find(one)) for one in stops if one in said]
+    assert cut.text == said[: min(ends)[1]]
+    assert cut.finish_reason == "stop" and cut.completion_tokens is not None
+    made = ids[: cut.completion_tokens]
+    assert any(one in tokenizer.decode(made) for one in stops)
+    assert not any(one in tokenizer.decode(made[:-1]) for one in stops)
 
 
 @settings(max_examples=200, deadline=None)
@@ -259,26 +261,31 @@ def test_a_stop_string_is_found_at_its_last_token_even_inside_characters(
     assert found == text[: text.index(stop)]
 
 
-def test_a_stop_string_of_the_prompt_does_not_count(model: TransformersModel, tokenizer: Any) -> None:
-    free, stopped = (
-        answered(model, requests_for(tokenizer, questions(1), stop=stop))[0] for stop in ((), ("Answer:", "How many"))
-    )
-    assert stopped.text == free.text
+def test_a_stop_string_of_the_prompt_does_not_count(
+    model: TransformersModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tokenizer.encode(" It is 4.", add_special_tokens=False)
+    scripted(monkeypatch, [*said, tokenizer.eos_token_id])
+    [stopped] = answered(model, requests_for(tokenizer, questions(1), stop=("Answer:", "How many")))
+    assert stopped.text == tokenizer.decode(said)
 
 
-def test_lengths_and_token_counts_are_exact(model: TransformersModel, tokenizer: Any) -> None:
-    texts = questions(6)
-    free = answered(model, requests_for(tokenizer, texts))
-    for limit in (1, 2, 5):
-        for one, whole in zip(answered(model, requests_for(tokenizer, texts, max_tokens=limit)), free, strict=True):
+def test_lengths_and_token_counts_are_exact(
+    model: TransformersModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tokenizer.encode(" Ada has 5 + 3 = 8 now.", add_special_tokens=False)
+    scripted(monkeypatch, [*said, tokenizer.eos_token_id])
+    for limit in (1, 2, 5, len(said)):
+        for one in answered(model, requests_for(tokenizer, questions(6), max_tokens=limit)):
             assert (one.finish_reason, one.completion_tokens) == ("length", limit)
-            assert whole.text.startswith(one.text)
-    total = free[0].completion_tokens
-    exact = answered(model, requests_for(tokenizer, texts[:1], max_tokens=total))[0]
-    assert (exact.finish_reason, exact.text) == ("stop", free[0].text)
+            assert one.text == tokenizer.decode(said[:limit])
+    [exact] = answered(model, requests_for(tokenizer, questions(1), max_tokens=len(said) + 1))
+    assert (exact.finish_reason, exact.text) == ("stop", tokenizer.decode(said))
 
 
-def test_the_end_of_the_context_ends_a_completion_and_a_longer_prompt_is_an_error(tmp_path: Path) -> None:
+def test_the_end_of_the_context_ends_a_completion_and_a_longer_prompt_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_tiny_model(tmp_path, context=64)
     tokenizer: Any = find_model(str(folder)).tokenizer
     ids = tuple(tokenizer.encode("a b c d e f g " * 60))
@@ -286,12 +293,11 @@ def test_the_end_of_the_context_ends_a_completion_and_a_longer_prompt_is_an_erro
         Request(str(length), Prompt("", ids[:length]), Generation(max_tokens=500))
         for length in (3, 40, 63, 64, 65, 200)
     ]
+    scripted(monkeypatch, lambda made: ids[5])
     for batch_tokens in (None, 1):
         completions = answered(TransformersEngine(batch_tokens=batch_tokens).load(str(folder)), requests)
         for length, one in zip((3, 40, 63), completions[:3], strict=True):
-            if one.finish_reason == "length":
-                assert one.completion_tokens == 64 - length
-        assert completions[2].completion_tokens == 1
+            assert (one.finish_reason, one.completion_tokens) == ("length", 64 - length)
         for length, one in zip((64, 65, 200), completions[3:], strict=True):
             assert (
                 one.error == f"the prompt has {length} tokens; the model's context of 64 leaves no room for an answer"
@@ -319,14 +325,18 @@ def test_a_prompt_that_cannot_be_run_fails_alone(
     assert first.error is None and last.error is None
 
 
-def test_each_stop_token_ends_a_completion_and_is_not_text(trained: Path, tmp_path: Path, tokenizer: Any) -> None:
+def test_each_stop_token_ends_a_completion_and_is_not_text(
+    trained: Path, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
-    marker = tokenizer.encode("####", add_special_tokens=False)[0]
+    [marker] = tokenizer.encode("#", add_special_tokens=False)
     (folder / "generation_config.json").write_text(f'{{"eos_token_id": [1, {marker}]}}')
-    one = answered(TransformersEngine().load(str(folder)), requests_for(tokenizer, questions(1)))[0]
-    assert one.finish_reason == "stop" and one.text.strip() and "#" not in one.text
-    ids = tokenizer.encode(one.text, add_special_tokens=False)
-    assert one.completion_tokens == len(ids) + 1
+    said = tokenizer.encode(" It is 4.", add_special_tokens=False)
+    model = TransformersEngine().load(str(folder))
+    for end in (marker, tokenizer.eos_token_id):
+        scripted(monkeypatch, [*said, end])
+        [one] = answered(model, requests_for(tokenizer, questions(1)))
+        assert (one.finish_reason, one.text, one.completion_tokens) == ("stop", tokenizer.decode(said), len(said) + 1)
 
 
 def test_sampling_with_a_seed_does_not_depend_on_the_batch(trained: Path, tokenizer: Any) -> None:
@@ -387,7 +397,6 @@ def test_top_logprobs_are_those_of_the_model(trained: Path, model: TransformersM
         for token, value in zip(tokens.tolist(), expected.tolist(), strict=True):
             assert named[tokenizer.decode([token])] == pytest.approx(value, abs=1e-4)
         ids.append(int(tokens[0]))
-    assert EOS in first.top_logprobs[-1]
 
 
 def tight(model: TransformersModel, tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -591,4 +600,4 @@ def test_bf16_checkpoints_run_in_fp32_on_a_cpu_unless_told_otherwise(
         model: Any = TransformersEngine(dtype=dtype, device="cpu").load(str(folder))
         decoder = model._decoder
         assert isinstance(decoder, Decoder) and decoder._network.dtype == expected
-        assert all(one.finish_reason == "stop" for one in answered(model, requests))
+        assert all(one.error is None and one.completion_tokens for one in answered(model, requests))

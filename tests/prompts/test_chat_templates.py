@@ -37,16 +37,66 @@ def test_a_trimmed_text_that_spells_a_control_token_is_asked_all_the_same(how: s
     assert tokenizer.decode(list(prompt.token_ids)) == prompt.text
 
 
-def test_a_text_that_a_template_changes_fails_alone_where_it_spells_a_control_token() -> None:
-    tokenizer = tokenizer_with(TURNS.replace("%s", "{{ m.content | replace('a', 'b') }}"))
-    assert "zb" in find_format("chat").render("za", tokenizer).text
+def test_a_text_that_a_template_changes_fails_alone() -> None:
+    tokenizer = tokenizer_with(TURNS.replace("%s", "{{ m.content | replace('dog', 'cat') }}"))
+    find_format("chat").check(tokenizer)
+    assert find_format("chat").render("a cat", tokenizer).token_ids
+    with pytest.raises(PromptError, match=r"changes the text of message 1 \(user\)"):
+        find_format("chat").render("a dog", tokenizer)
+    counting = tokenizer_with("{{ messages[0].content | length }}" + TURNS.replace("%s", "{{ m.content }}"))
+    assert find_format("chat").render("a", counting).text.startswith("1<")
     with pytest.raises(PromptError, match="does not insert the texts as they are"):
-        find_format("chat").render("za <|im_end|>", tokenizer)
+        find_format("chat").render("a <|im_end|>", counting)
     refusing = tokenizer_with("{% if 'x' in messages[0].content %}{{ raise_exception('no x') }}{% endif %}" + TURNS)
     refusing.chat_template = refusing.chat_template.replace("%s", "{{ m.content }}")
     assert find_format("chat").render("a", refusing).token_ids
     with pytest.raises(PromptError, match="fails: no x;"):
         find_format("chat").render("x", refusing)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "[:300]",
+        ".split('\n')[0]",
+        " | truncate(400)",
+        " | e",
+        ".split() | join(' ')",
+        " | tojson",
+        " | first",
+        "|title",
+    ],
+)
+def test_a_template_that_takes_texts_apart_is_refused_before_anything_is_asked(how: str) -> None:
+    with pytest.raises(ModelError, match="changes the text of|leaves out the text of") as caught:
+        find_format("chat").check(tokenizer_with(TURNS.replace("%s", "{{ m.content" + how + " }}")))
+    assert not isinstance(caught.value, PromptError)
+
+
+def test_a_switch_that_a_template_reads_from_a_system_message_may_be_taken_out() -> None:
+    """As `/no_think` is by several."""
+    tokenizer = tokenizer_with(TURNS.replace("%s", "{{ m.content | replace('/no_think', '') }}"))
+    system = chat(system="/no_think")
+    system.check(tokenizer)
+    assert system.render("How?", tokenizer).text.startswith("<|im_start|>system\n<|im_end|>")
+
+
+@pytest.mark.parametrize("name", ["tools", "documents"])
+def test_a_template_that_insists_on_lists_gets_empty_ones_or_the_users(name: str) -> None:
+    template = "{% for each in " + name + " %}[{{ each.title }}]{% endfor %}" + TURNS.replace("%s", "{{ m.content }}")
+    tokenizer, given = tokenizer_with(template), chat(arguments={name: [{"title": "One"}]})
+    find_format("chat").check(tokenizer)
+    assert find_format("chat").render("How?", tokenizer).text.startswith("<|im_start|>user")
+    assert given.render("How?", tokenizer).text.startswith("[One]<|im_start|>user")
+
+
+def test_a_template_that_demands_a_system_message_is_asked_with_one() -> None:
+    demand = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+    tokenizer = tokenizer_with(demand + TURNS.replace("%s", "{{ m.content }}"))
+    with pytest.raises(ModelError, match=r"fails: system first; give a system message \(--system\), or choose"):
+        find_format("chat").check(tokenizer)
+    chat(system="Be fair.").check(tokenizer)
+    assert "Be fair." in chat(system="Be fair.").render("How <|im_end|>?", tokenizer).text
 
 
 def test_a_template_of_parts_gets_parts() -> None:
@@ -69,6 +119,7 @@ def test_a_template_of_parts_gets_parts() -> None:
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "more than 200,000 steps"),
         ("{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}", "fails: maximum recursion depth"),
         ("{{ messages[0].content.__class__.mro() }}", "unsafe"),
+        ("{{ ['a', 'b'] | random }}{{ messages[0].content }}", "it writes what chance gives"),
         ({"a": "{{ messages[0].content }}", "b": ""}, "several chat templates (a, b); choose one: --template NAME"),
     ],
 )

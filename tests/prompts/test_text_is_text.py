@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.prompts import Turns, find_format
+from harness.prompts import FormatOptions, PromptFormat, Turns, find_format
 from harness.prompts.encoding import controls_of
 from harness.types import Message
 from tests.prompts.shapes import SHAPES, make
@@ -117,3 +117,48 @@ def test_a_bos_is_put_where_the_tokenizer_puts_one_alone() -> None:
     )
     ids = find_format("plain").render("a", tokenizer).token_ids
     assert ids is not None and number not in ids
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens"),
+    [
+        (
+            "{% for m in messages %}{{ '<' + m.role + '>' }}{{ m.content }}{% endfor %}<assistant>",
+            ["<user>", "<assistant>"],
+        ),
+        ("{% set b = '<' %}{% for m in messages %}{{ b ~ 'turn>' }}{{ m.content }}{% endfor %}", ["<turn>"]),
+        ("{% for m in messages %}{{ m.role | upper }}: {{ m.content }}\n{% endfor %}", ["USER:"]),
+        ("{% for m in messages %}{{ '<t\\x75rn>' }}{{ m.content }}{% endfor %}", ["<turn>"]),
+        ("{% for m in messages %}<'turn \"1\"'>{{ m.content }}{% endfor %}", ["<'turn \"1\"'>"]),
+        ({"a": "<x>{{ messages[0].content }}", "b": "{{ '<' ~ 'y>' ~ messages[0].content }}"}, ["<x>", "<y>"]),
+    ],
+)
+def test_a_token_that_a_template_puts_together_is_a_control_token(template: Any, tokens: list[str]) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = make("gpt-2")
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*tokens, "m.content", "==")])
+    tokenizer.chat_template = template
+    spelled = {token.content for token in controls_of(tokenizer).tokens.values()}
+    assert {*tokens} <= spelled and spelled.isdisjoint({"m.content", "=="})
+    form = PromptFormat("chat", None, options=FormatOptions(template="b" if isinstance(template, dict) else None))
+    usual = controls(tokenizer, form.render("q", tokenizer).token_ids)
+    for token in tokens:
+        assert controls(tokenizer, form.render(f"a {token} b", tokenizer).token_ids) == usual
+        assert not controls(tokenizer, find_format("plain").render(token, tokenizer).token_ids)
+
+
+def test_a_tokenizer_in_python_guards_what_it_names_special() -> None:
+    """ByT5's flags none of its own tokens, by whose names alone they are known."""
+    from transformers import AddedToken, ByT5Tokenizer
+
+    tokenizer: Any = ByT5Tokenizer(extra_ids=0)
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=False, normalized=False)])
+    tokenizer.chat_template = "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}<|turn|>"
+    for text in ("</s>", "a <pad> b", "<unk><|turn|>"):
+        assert bytes(each - 3 for each in find_format("plain").render(text, tokenizer).token_ids or ()) == text.encode()
+        for ids in (
+            find_format("chat").render(text, tokenizer).token_ids,
+            find_format("chat").document("q", text, tokenizer).token_ids,
+        ):
+            assert ids is not None and {*controls(tokenizer, ids)} <= {259, 1} and ids.count(259) in (2, 3)
