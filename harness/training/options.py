@@ -13,6 +13,9 @@ Recompute = Literal["none", "selective", "full"]
 Attention = Literal["auto", "flash", "varlen", "sdpa"]
 Switch: TypeAlias = bool | Literal["auto"]
 
+#: What the sides of a matrix that is multiplied in float8 must be divisible by.
+FLOAT8_GRAIN = 16
+
 _LEAST_EPS = 1e-30  # well above what fp32 makes 0 of
 _MOST_SEEDS = 2**63  # whole numbers of TOML and seeds of torch have 64 bits
 
@@ -177,6 +180,10 @@ class TrainingOptions:
             value = getattr(self, option.name)
             if option.name in ("lora_alpha", "lora_targets") and value != option.default:
                 raise ValueError(f"{option.name}={value} needs lora_rank: without one there is no adapter")
+
+    def multiplies(self, tokens: int) -> bool:
+        """Whether microbatches of so many tokens can be multiplied: float8 sums over them where weights learn."""
+        return self.float8 == "none" or bool(self.lora_rank) or tokens % FLOAT8_GRAIN == 0
 
     def identity(self) -> dict[str, Any]:
         """Return the options on which it depends where a training ends."""

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
+from harness.training.options import FLOAT8_GRAIN
 
 if TYPE_CHECKING:
     from harness.training.options import TrainingOptions
 
 #: The oldest GPUs that multiply float8: Ada and Hopper.
 _CAPABILITY = (8, 9)
-#: What the sides of a float8 matrix must be divisible by.
-_GRAIN = 16
 #: What forward and backward pass round to: finer, and of a wider range.
 _FINE, _WIDE = torch.float8_e4m3fn, torch.float8_e5m2
 
@@ -53,7 +52,7 @@ def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> li
         name: module
         for name, module in lm.named_modules()
         if type(module) is nn.Linear and module is not head
-        if module.in_features % _GRAIN == module.out_features % _GRAIN == 0
+        if module.in_features % FLOAT8_GRAIN == module.out_features % FLOAT8_GRAIN == 0
     }
     if options.lora_rank:
         for name, module in chosen.items():
