@@ -38,6 +38,16 @@ def check_float8(options: TrainingOptions, device: torch.device) -> None:
         raise ConfigError(f"{asked}: {name} does not compute in float8 (Hopper, Ada and newer do); give float8=none")
     if options.compile is False:
         raise ConfigError(f"{asked} needs compile: casts that are not compiled take longer than they save")
+    if not options.lora_rank:
+        _torchao(options)
+
+
+def _torchao(options: TrainingOptions) -> Any:
+    try:
+        import torchao.float8
+    except ImportError as error:
+        raise ConfigError(f"float8={options.float8} needs torchao: pip install 'posttrain-harness[float8]'") from error
+    return torchao.float8
 
 
 def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> list[str]:
@@ -58,12 +68,9 @@ def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> li
         for name, module in chosen.items():
             lm.set_submodule(name, FrozenFloat8(module))
         return list(chosen)
-    try:
-        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
-    except ImportError as error:
-        raise ConfigError(f"float8={options.float8} needs torchao: pip install 'posttrain-harness[float8]'") from error
-    config = replace(Float8LinearConfig.from_recipe_name(options.float8), emulate=emulate)
-    convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in chosen)
+    torchao = _torchao(options)
+    config = replace(torchao.Float8LinearConfig.from_recipe_name(options.float8), emulate=emulate)
+    torchao.convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in chosen)
     return list(chosen)
 
 
