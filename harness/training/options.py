@@ -68,23 +68,12 @@ class TrainingOptions:
     #: which a digest says more: a training that was interrupted may be resumed with others, on another device as long
     #: as dtype comes to the same there.
     free: ClassVar[frozenset[str]] = frozenset(
-        {"data", "columns", "prompt_format", "system", "template", "chat_template", "microbatch_size", "device"}
-        | {
-            "on_bad_rows",
-            "attention",
-            "compile",
-            "graphs",
-            "recompute",
-            "offload",
-            "memory",
-            "save_every",
-            "keep",
-            "against",
-            "against_data",
-            "log_every",
-            "deterministic",
+        {
+            "data", "columns", "prompt_format", "system", "template", "chat_template", "on_bad_rows", "against",
+            "against_data", "device", "microbatch_size", "attention", "compile", "graphs", "recompute", "offload",
+            "memory", "deterministic", "save_every", "keep", "log_every",
         }
-    )
+    )  # fmt: skip
 
     data: tuple[str | Mapping[str, Any], ...] = ()
     against: tuple[str, ...] = ()
