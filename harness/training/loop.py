@@ -41,6 +41,9 @@ from harness.training.parallel import Ranks, join, leave, together, whole
 from harness.training.schedule import learning_rate
 from harness.types import RunInfo
 
+#: The variable by which torch is told where to keep compiled code.
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+
 #: What the ranks tell each other after each step; the larger word wins.
 _STOP, _FAILED = 1, 2
 
@@ -450,8 +453,15 @@ def prepare_process() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # torch finds another place
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    if os.environ.get(_COMPILED) in (None, _chosen_by_torch()):
+        os.environ[_COMPILED] = str(folder)
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+
+
+def _chosen_by_torch() -> str | None:
+    """Return the folder, a temporary one, that torch itself names for compiled code when its compiler is imported."""
+    compiler = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
+    return None if compiler is None else os.path.abspath(compiler.default_cache_dir())
 
 
 def _set_determinism(options: TrainingOptions, ranks: Ranks) -> None:

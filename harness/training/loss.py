@@ -131,12 +131,14 @@ def _by_network(
     model: str, rows: DocumentRows, width: int, device: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], str | None]:
     """Return what `summed_losses` does, and why documents were read one by one, if they were."""
+    from harness.training.loop import prepare_process
     from harness.training.model.network import load_network
     from harness.training.model.suitable import NotApartError
     from harness.training.parallel import join, leave
 
     size = rows_together(width)
     options = TrainingOptions(sequence_length=width, microbatch_size=size, device=device, compile=False)
+    prepare_process()
     ranks = join(device)
     alone: str | None = None
     try:

@@ -13,6 +13,9 @@ Recompute = Literal["none", "selective", "full"]
 Attention = Literal["auto", "flash", "varlen", "sdpa"]
 Switch: TypeAlias = bool | Literal["auto"]
 
+#: What the sides of a matrix that is multiplied in float8 must be divisible by.
+FLOAT8_GRAIN = 16
+
 _LEAST_EPS = 1e-30  # well above what fp32 makes 0 of
 _MOST_SEEDS = 2**63  # whole numbers of TOML and seeds of torch have 64 bits
 
@@ -65,23 +68,12 @@ class TrainingOptions:
     #: which a digest says more: a training that was interrupted may be resumed with others, on another device as long
     #: as dtype comes to the same there.
     free: ClassVar[frozenset[str]] = frozenset(
-        {"data", "columns", "prompt_format", "system", "template", "chat_template", "microbatch_size", "device"}
-        | {
-            "on_bad_rows",
-            "attention",
-            "compile",
-            "graphs",
-            "recompute",
-            "offload",
-            "memory",
-            "save_every",
-            "keep",
-            "against",
-            "against_data",
-            "log_every",
-            "deterministic",
+        {
+            "data", "columns", "prompt_format", "system", "template", "chat_template", "on_bad_rows", "against",
+            "against_data", "device", "microbatch_size", "attention", "compile", "graphs", "recompute", "offload",
+            "memory", "deterministic", "save_every", "keep", "log_every",
         }
-    )
+    )  # fmt: skip
 
     data: tuple[str | Mapping[str, Any], ...] = ()
     against: tuple[str, ...] = ()
@@ -177,6 +169,10 @@ class TrainingOptions:
             value = getattr(self, option.name)
             if option.name in ("lora_alpha", "lora_targets") and value != option.default:
                 raise ValueError(f"{option.name}={value} needs lora_rank: without one there is no adapter")
+
+    def multiplies(self, tokens: int) -> bool:
+        """Whether microbatches of so many tokens can be multiplied: float8 sums over them where weights learn."""
+        return self.float8 == "none" or bool(self.lora_rank) or tokens % FLOAT8_GRAIN == 0
 
     def identity(self) -> dict[str, Any]:
         """Return the options on which it depends where a training ends."""

@@ -16,7 +16,7 @@ from harness.models import ModelFolder
 from harness.training.batch import TrainingRows, total_steps
 from harness.training.model.choice import CHOSEN, MARGIN, Choice, Ways
 from harness.training.model.memory import HOST_SHARE, Shape, estimate, free_memory, offloaded_gib
-from harness.training.options import TrainingOptions
+from harness.training.options import FLOAT8_GRAIN, TrainingOptions
 from harness.training.schedule import warmup_steps
 
 if TYPE_CHECKING:
@@ -97,13 +97,11 @@ class Plan:
     @property
     def memory_text(self) -> str:
         """What a device needs at its peak, in words (`harness.training.model.memory.estimate`)."""
-        count = self.microbatches
-        alike = replace(self.options, microbatch_size=1, batch_size=count * self.world)  # in microbatches of one row
-        memory = estimate(self.shape, alike, self.positions, self.weight_bytes, self.world)
+        memory = estimate(self.shape, self.options, self.positions, self.microbatches, self.weight_bytes, self.world)
         memory = replace(memory, reference=self.reference_gib)
         named = asdict(memory).items()
         parts = ", ".join(f"{name} {value:.1f}" for name, value in named if self.reference or name != "reference")
-        away = offloaded_gib(self.shape, alike, self.weight_bytes, self.world)
+        away = offloaded_gib(self.shape, self.options, self.weight_bytes, self.world)
         host = f"; on the host {away:.1f} GiB of the optimizer's state" if away else ""
         return f"{memory.total:.1f} GiB a device, estimated: {parts}{host}"
 
@@ -126,21 +124,47 @@ def choose(plan: Plan, before: Path) -> Chosen:
         given = f"microbatch_size={options.microbatch_size}, recompute={options.recompute}, offload={options.offload:g}"
         return Chosen(None, f"{given}, as given: memory=auto chooses for a GPU, and this is {device}")
     room, host = MARGIN * free_gib(device, plan.world), HOST_SHARE * host_gib()
-    ways, fits = plan.ways, f"{room:.1f} GiB, {MARGIN:.0%} of what is free on {device}"
+    ways = plan.ways
+    if not ways.sizes:
+        raise _uneven(options, ways.positions(options.batch_size))
+    fits = f"{room:.1f} GiB, {MARGIN:.0%} of what is free on {device}"
     kept = _recorded(ways, before)
     if kept is not None and kept.memory.total <= room and kept.offloaded <= host:
         return Chosen(kept, f"{_named(kept, plan)}, as this training was begun; it fits {fits}")
     choice, best = ways.fastest(room, host), ways.fastest(math.inf)
     if choice is None or best is None:
-        least = ways.smallest().memory.total
+        least = ways.smallest().memory
+        away = min(host, least.optimizer) if plan.world == 1 else 0.0
         raise ConfigError(
-            f"{options.name}.memory=auto: nothing fits {fits}; the least is {least:.1f} GiB, of which "
-            f"the host could take {host:.1f}; give {options.name}.lora_rank=16, a smaller model or more GPUs"
+            f"{options.name}.memory=auto: nothing fits {fits}; the least is {least.total:.1f} GiB, of which the host "
+            f"could take {away:.1f}; give {_smaller(options, plan.world)}a smaller model or more GPUs"
         )
     why = "nothing is faster"
     if choice.seconds > best.seconds:
         why = f"the fastest of all would take {best.memory.total:.1f}"
     return Chosen(choice, f"{_named(choice, plan)}: the fastest that fits {fits}; {why}")
+
+
+def _smaller(options: TrainingOptions, world: int) -> str:
+    """Return the option that takes the most off what a training needs, where one is left."""
+    if not options.lora_rank:
+        return f"{options.name}.lora_rank=16, "
+    quantizes = world == 1 and options.float8 == "none" and not options.base_bits
+    return f"{options.name}.base_bits=4, " if quantizes else ""
+
+
+def refuse_uneven(plan: Plan) -> None:
+    """Raise ConfigError where float8 cannot multiply the microbatches as they are."""
+    if not plan.options.multiplies(plan.positions):
+        raise _uneven(plan.options, plan.positions)
+
+
+def _uneven(options: TrainingOptions, positions: int) -> ConfigError:
+    asked = f"{options.name}.float8={options.float8} multiplies {FLOAT8_GRAIN} tokens at a time"
+    return ConfigError(
+        f"{asked}, and a microbatch has {positions:,}; give a {options.name}.sequence_length divisible by "
+        f"{FLOAT8_GRAIN}, not {options.sequence_length}"
+    )
 
 
 def _named(choice: Choice, plan: Plan) -> str:

@@ -32,7 +32,7 @@ from harness.training.data.texts import Learn, Texts, read_texts, training_forma
 from harness.training.data.tokens import Tokens, cache_folder, fitting, tokenize
 from harness.training.model.choice import CHOSEN
 from harness.training.options import Attention, TrainingOptions
-from harness.training.plan import Chosen, Plan, choose
+from harness.training.plan import Chosen, Plan, choose, refuse_uneven
 from harness.version import __version__
 
 if TYPE_CHECKING:
@@ -203,13 +203,14 @@ class Session:
         """Choose how a training is computed where the options leave it to the GPU (``memory = "auto"``).
 
         What was chosen stands in `options` from then on. A training that goes on keeps what it began with, as long as
-        that fits. Raises ConfigError where nothing fits.
+        that fits. Raises ConfigError where nothing fits, or float8 cannot multiply what was given.
         """
+        plan = self._plan(training)
         if self.options.memory == "given":
+            refuse_uneven(plan)
             return
         from harness.training.checkpoint.folder import TRAINING
 
-        plan = Plan(self.options, self.model, training.rows, self.world, training.reference)
         self._chosen = chosen = choose(plan, self.run.out / TRAINING)
         if chosen.choice is not None:
             self.options = options = chosen.choice.of(self.options)
@@ -217,9 +218,12 @@ class Session:
                 options.batch_size, options.microbatch_size, self.world, options.seed, training.validation
             )  # fmt: skip
 
+    def _plan(self, training: Training) -> Plan:
+        return Plan(self.options, self.model, training.rows, self.world, training.reference)
+
     def plan(self, training: Training) -> str:
         """Return, for people, what a training would do, with its first row."""
-        plan = Plan(self.options, self.model, training.rows, self.world, training.reference)
+        plan = self._plan(training)
         facts = {
             "model": str(plan),
             "format": f"{self.format.name} ({self.choice.reason})",

@@ -187,7 +187,7 @@ def test_the_first_loss_is_log_2_wherever_the_reference_is(
     model = make_tiny_model(tmp_path / "model", hidden=256, layers=4)
     settings = {
         "data": json.dumps([str(pairs)]), "prompt_format": "plain", "reference": mode, "share_prompt": share,
-        "batch_size": "32", "microbatch_size": "8", "validation_pairs": "40", "max_steps": "3", "log_every": "1",
+        "batch_size": "160", "microbatch_size": "8", "validation_pairs": "40", "epochs": "3", "log_every": "1",
         "learning_rate": "1e-4", "warmup": "0", "lora_rank": "8" if mode == "adapter" else "0",
     }  # fmt: skip
     train("dpo", model, tmp_path / "out", settings, ranks=ranks)
@@ -196,7 +196,8 @@ def test_the_first_loss_is_log_2_wherever_the_reference_is(
     assert metrics(out, "validation/loss")[0] == pytest.approx(0.6931472, abs=1e-6)
     for side in ("chosen", "rejected"):
         assert abs(metrics(out, f"rewards/{side}")[0]) < 1e-4  # β · 1e-3 nats
-    assert metrics(out, "loss")[-1] < 0.69
+    first, _, last = metrics(out, "loss")  # of all pairs each
+    assert last < first
 
 
 @two_gpus

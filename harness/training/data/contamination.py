@@ -100,9 +100,8 @@ def against(names: Iterable[str], data: str | None, texts: Callable[[], Iterable
 
     Raises PluginError or DataError for a benchmark, or its data, that is not there.
     """
-    registry = Registry()
     for name in names:
-        yield overlap(name, registry.benchmark(name).examples(DataSource(data)), texts())
+        yield overlap(name, Registry().benchmark(name).examples(DataSource(data)), texts())
 
 
 def parts_of(texts: Texts | Pairs) -> Iterator[Part]:

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -364,6 +363,9 @@ def _content_digest(*arrays: npt.NDArray[Any]) -> str:
 
 def _key(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, cache: Path) -> str:
     """Return the digest of all that the ids depend on."""
+    import tokenizers
+    import transformers
+
     parts = {
         "version": _VERSION,
         "files": [[_digest(file.path, cache), sorted(file.columns.items())] for file in texts.files],
@@ -371,7 +373,7 @@ def _key(texts: Texts, prompt_format: PromptFormat, tokenizer: Any, cache: Path)
         "prompt format": [prompt_format.name, prompt_format.digest],
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "special": [tokenizer.bos_token, end_of(tokenizer), tokenizer.all_special_tokens, tokenizer.chat_template],
-        "libraries": [version("tokenizers"), version("transformers")],
+        "libraries": [tokenizers.__version__, transformers.__version__],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

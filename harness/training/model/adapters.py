@@ -164,28 +164,23 @@ def _together(kind: Any) -> Any:
     class Together(kind):  # type: ignore[misc]  # known when it runs
         def forward(self, input: Tensor) -> Tensor:
             first = self.together[0]
-            if first.joined is not None:
-                return self._joined(first, input)
             if input is not first.input:
-                matrices = [layer.lora_A[_NAME].weight for layer in self.together]
-                inner = F.linear(input, torch.cat(matrices))
-                first.inner = torch.split(inner, [len(one) for one in matrices], dim=-1)
-                first.input = input
-            added = F.linear(first.inner[self.place] * self.scaling[_NAME], self.lora_B[_NAME].weight)
+                first.input, first.inner = input, self._inner(first, input)
+            own: Tensor = first.inner[self.place]
             if self.place == len(self.together) - 1:
                 first.input = first.inner = None
-            found: Tensor = self.base_layer(input) + added
+            if first.joined is not None:
+                return own
+            found: Tensor = self.base_layer(input) + F.linear(own * self.scaling[_NAME], self.lora_B[_NAME].weight)
             return found
 
-        def _joined(self, first: Any, input: Tensor) -> Tensor:
-            if input is not first.input:
-                pairs = [part[_NAME].weight for layer in self.together for part in (layer.lora_A, layer.lora_B)]
-                first.inner = product(input, first.joined, self.scaling[_NAME], pairs)
-                first.input = input
-            found: Tensor = first.inner[self.place]
-            if self.place == len(self.together) - 1:
-                first.input = first.inner = None
-            return found
+        def _inner(self, first: Any, input: Tensor) -> Sequence[Tensor]:
+            """Return, of each layer, all that it gives where they are joined, else its adapter's first product."""
+            if first.joined is None:
+                matrices = [layer.lora_A[_NAME].weight for layer in self.together]
+                return torch.split(F.linear(input, torch.cat(matrices)), [len(one) for one in matrices], dim=-1)
+            pairs = [part[_NAME].weight for layer in self.together for part in (layer.lora_A, layer.lora_B)]
+            return product(input, first.joined, self.scaling[_NAME], pairs)
 
     return Together
 

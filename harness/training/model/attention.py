@@ -37,17 +37,18 @@ def implementation(wanted: Attention, device: torch.device, dtype: torch.dtype, 
     from transformers import AttentionInterface
     from transformers.utils.import_utils import is_flash_attn_2_available
 
-    AttentionInterface.register(VARLEN, partial(_varlen, _varlen_kernel()))
-    AttentionInterface.register(SDPA, _sdpa)
     fast = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if wanted in ("flash", "varlen") and not fast:
         raise ConfigError(f"attention={wanted} needs a GPU and bfloat16 weights; attention=sdpa runs anywhere")
     if wanted == "flash" and not is_flash_attn_2_available():
         raise ConfigError("attention=flash: flash-attn is not installed (pip install 'posttrain-harness[flash]')")
     if wanted == "sdpa" or not fast or (wanted == "auto" and not packed):
+        AttentionInterface.register(SDPA, _sdpa)
         return SDPA
-    flash = wanted == "flash" or (wanted == "auto" and is_flash_attn_2_available())
-    return "flash_attention_2" if flash else VARLEN
+    if wanted == "flash" or (wanted == "auto" and is_flash_attn_2_available()):
+        return "flash_attention_2"
+    AttentionInterface.register(VARLEN, partial(_varlen, _varlen_kernel()))
+    return VARLEN
 
 
 def fastest_kernels(device: torch.device) -> AbstractContextManager[Any]:

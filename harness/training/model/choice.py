@@ -71,36 +71,40 @@ class Ways:
     world: int = 1
     reference: float = 0.0
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many rows a microbatch may have: as many in each of a step, and what float8 can multiply."""
+        rows = -(-self.options.batch_size // self.world)
+        even = (size for size in range(1, rows + 1) if rows % size == 0)
+        return [size for size in even if self.options.multiplies(self.positions(size))]
+
     def fastest(self, room: float, host: float = math.inf) -> Choice | None:
         """Return the fastest way in `room` GiB of a GPU and `host` GiB of its host's; None where there is none."""
         found = [choice for choice in self._all(room, host) if choice.memory.total <= room]
         return min(found, key=lambda choice: (choice.seconds, choice.memory.total), default=None)
 
     def smallest(self) -> Choice:
-        """Return the way that takes the least of the GPU's memory, the host's left out."""
+        """Return the way that takes the least of the GPU's memory, the host's left out; there is one for some size."""
         return min(self._all(math.inf, 0.0), key=lambda choice: choice.memory.total)
 
     def way(self, microbatch_size: int, recompute: Recompute, offload: float) -> Choice:
         """Return a way with what it takes."""
         rows, positions = self.options.batch_size, self.positions(microbatch_size)
         count = -(-rows // (microbatch_size * self.world))
-        alike = replace(
-            self.options, microbatch_size=1, batch_size=count * self.world, recompute=recompute, offload=offload
-        )  # in microbatches of one row
-        memory = estimate(self.shape, alike, positions, self.weight_bytes, self.world)
+        so = replace(self.options, microbatch_size=microbatch_size, recompute=recompute, offload=offload)
+        memory = estimate(self.shape, so, positions, count, self.weight_bytes, self.world)
         memory = replace(memory, reference=self.reference)
-        away = offloaded_gib(self.shape, alike, self.weight_bytes, self.world)
-        trained = self.shape.adapter(alike.lora_rank) if alike.lora_rank else self.shape.parameters
+        away = offloaded_gib(self.shape, so, self.weight_bytes, self.world)
+        trained = self.shape.adapter(so.lora_rank) if so.lora_rank else self.shape.parameters
         moved = (2 * self.shape.parameters + 3 * trained) * self.weight_bytes / self.world / 2**30
-        share = 2 / 3 if alike.lora_rank else 1.0  # frozen weights have no gradients
+        share = 2 / 3 if so.lora_rank else 1.0  # frozen weights have no gradients
         operations = share * self.shape.flops(count * positions, 0)
         seconds = operations / _OPERATIONS * _LONGER[recompute] + count * moved / _MEMORY + away / _LINK
         return Choice(microbatch_size, recompute, offload, memory, away, seconds)
 
     def _all(self, room: float, host: float) -> Iterator[Choice]:
         """Yield a way for each size of microbatch and recomputation, with what must lie on the host there."""
-        rows = -(-self.options.batch_size // self.world)
-        for size in (size for size in range(1, rows + 1) if rows % size == 0):
+        for size in self.sizes:
             for recompute in _LONGER:
                 way = self.way(size, recompute, 0.0)
                 missing, state = way.memory.total - room, way.memory.optimizer

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
+from harness.training.options import FLOAT8_GRAIN
 
 if TYPE_CHECKING:
     from harness.training.options import TrainingOptions
 
 #: The oldest GPUs that multiply float8: Ada and Hopper.
 _CAPABILITY = (8, 9)
-#: What the sides of a float8 matrix must be divisible by.
-_GRAIN = 16
 #: What forward and backward pass round to: finer, and of a wider range.
 _FINE, _WIDE = torch.float8_e4m3fn, torch.float8_e5m2
 
@@ -39,6 +38,16 @@ def check_float8(options: TrainingOptions, device: torch.device) -> None:
         raise ConfigError(f"{asked}: {name} does not compute in float8 (Hopper, Ada and newer do); give float8=none")
     if options.compile is False:
         raise ConfigError(f"{asked} needs compile: casts that are not compiled take longer than they save")
+    if not options.lora_rank:
+        _torchao(options)
+
+
+def _torchao(options: TrainingOptions) -> Any:
+    try:
+        import torchao.float8
+    except ImportError as error:
+        raise ConfigError(f"float8={options.float8} needs torchao: pip install 'posttrain-harness[float8]'") from error
+    return torchao.float8
 
 
 def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> list[str]:
@@ -53,18 +62,15 @@ def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> li
         name: module
         for name, module in lm.named_modules()
         if type(module) is nn.Linear and module is not head
-        if module.in_features % _GRAIN == module.out_features % _GRAIN == 0
+        if module.in_features % FLOAT8_GRAIN == module.out_features % FLOAT8_GRAIN == 0
     }
     if options.lora_rank:
         for name, module in chosen.items():
             lm.set_submodule(name, FrozenFloat8(module))
         return list(chosen)
-    try:
-        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
-    except ImportError as error:
-        raise ConfigError(f"float8={options.float8} needs torchao: pip install 'posttrain-harness[float8]'") from error
-    config = replace(Float8LinearConfig.from_recipe_name(options.float8), emulate=emulate)
-    convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in chosen)
+    torchao = _torchao(options)
+    config = replace(torchao.Float8LinearConfig.from_recipe_name(options.float8), emulate=emulate)
+    torchao.convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in chosen)
     return list(chosen)
 
 

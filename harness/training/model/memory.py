@@ -167,18 +167,20 @@ class Memory:
         return self.weights + self.optimizer + self.gradients + self.activations + self.loss + self.reference
 
 
-def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight: int, world: int) -> Memory:
+def estimate(
+    shape: Shape, options: TrainingOptions, tokens: int, microbatches: int, bytes_a_weight: int, world: int
+) -> Memory:
     """Return what a training takes on one GPU at its peak.
 
-    `width` is the tokens a row. Activations follow what compiled Llama layers keep. What the allocator loses to
-    fragments, a few per cent, is not counted, nor is what lies in the host's memory.
+    A GPU computes so many `microbatches` a step, each of so many `tokens`, padding included. Activations follow what
+    compiled Llama layers keep. What the allocator loses to fragments, a few per cent, is not counted, nor is what lies
+    in the host's memory.
 
     A backward pass frees a layer's activations and makes its gradients, and those are fewer bytes. So the peak is
     before it, beside the gradients of the microbatches before; where a step has a single microbatch there are none
     yet, and the peak is the larger of that moment and the end, when all gradients are there and one layer's
     activations.
     """
-    tokens = options.microbatch_size * width
     layer = 6 * shape.hidden + 4 * shape.key_values + 3 * shape.intermediate  # what a layer keeps of a token
     if options.float8 != "none" and not options.lora_rank:
         layer = layer * 7 // 10  # what is multiplied later is kept in 8 bits
@@ -197,7 +199,7 @@ def estimate(shape: Shape, options: TrainingOptions, width: int, bytes_a_weight:
     optimizer = trained * states(options, bytes_a_weight) * (1 - options.offload) / world
     gradients = trained * bytes_a_weight / world
     before = (
-        gradients if options.batch_size > options.microbatch_size * world else 0,
+        gradients if microbatches > 1 else 0,
         tokens * bytes_a_weight * ((shape.layers - whole) * kept + whole * layer + again),
         # a chunk's logits and their gradients, and the gradient of the output layer
         min(1024, tokens) * shape.vocabulary * 6 + (0 if options.lora_rank else output),
@@ -219,9 +221,9 @@ def _weights(shape: Shape, options: TrainingOptions, bytes_a_weight: int) -> flo
         quantized = shape.matrix_parameters - shape.vocabulary * shape.hidden  # all but the output layer
         plain -= quantized
     adapter = shape.adapter(options.lora_rank) if options.lora_rank else 0
-    # 4 bits, and a scale a block of 64: a byte each, and a float for 256 of these
     if options.lora_rank and options.float8 != "none":  # two copies of a frozen layer beside it
         adapter += 2 * (shape.matrix_parameters - shape.vocabulary * shape.hidden) // bytes_a_weight
+    # 4 bits, and a scale a block of 64: a byte each, and a float for 256 of these
     return (plain + adapter) * bytes_a_weight + quantized * (1 / 2 + 1 / 64 + 4 / 64 / 256)
 
 

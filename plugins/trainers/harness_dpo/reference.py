@@ -132,18 +132,19 @@ def without_adapter(policy: Network, batch: Batch) -> Tensor:
 class Cache:
     """Log-probabilities of all pairs under a model, computed once and kept in a file.
 
-    The file is named by the digest of all that they depend on: the model, the tokens, the prompt format, and the dtype
-    of the weights. It is replaced as a whole, now and then while they are computed, so that an interrupted computation
-    goes on from there; those still to come are NaN in it.
+    The file is named by the digest of all that they depend on: the model, the tokens, the prompt format, and what
+    weights are rounded to. It is replaced as a whole, now and then while they are computed, so that an interrupted
+    computation goes on from there; those still to come are NaN in it.
     """
 
     def __init__(self, options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> None:
         self._options, self._model, self._data, self._ranks = options, model, data, ranks
+        rounded = [str(options.base_bits or ""), "" if options.float8 == "none" else f"float8 {options.float8}"]
         self._facts = {
             "model": model.digest,
             "data": data.digest,
             "prompt format": data.prompt_digest,
-            "weights": f"{weights_dtype(options, ranks.device)} {options.base_bits or ''}".strip(),
+            "weights": " ".join([str(weights_dtype(options, ranks.device)), *filter(None, rounded)]),
             "version": "2",
         }
         name = hashlib.sha256(json.dumps(self._facts).encode()).hexdigest()

@@ -40,10 +40,5 @@ class SFTOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.float8 != "none" and not self.lora_rank and self.microbatch_size * self.sequence_length % 16:
-            raise ValueError(
-                f"float8={self.float8} multiplies 16 tokens at a time; give a sequence_length divisible by 16, "
-                f"not {self.sequence_length}"
-            )
         if self.validation_documents < 0:
             raise ValueError(f"validation_documents must be 0 or more, not {self.validation_documents}")

@@ -155,8 +155,8 @@ def test_an_adapter_on_a_base_of_four_bits(tiny: Path, problems: Path, tmp_path:
     more = {"base_bits": 4, "dtype": dtype, "validation_documents": 8, "validate_every": 4}
     train(job(tiny, problems, tmp_path / "whole", max_steps=8, **more))
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < losses[0] - 0.2
+    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    assert len(losses) == 3 and losses == sorted(losses, reverse=True)  # of the same documents
 
     work = job(tiny, problems, tmp_path / "unused", **more)
     network = load_network(str(tiny), work.options, join("cpu"), packed=True)
@@ -250,7 +250,7 @@ def test_joined_layers_compute_as_peft_does(
 
 def test_another_input_is_not_taken_for_the_same(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [adapted(tiny, together, monkeypatch).model.layers[0].self_attn for together in (True, False)]
-    first, second = torch.randn(2, 1, 3, layers[0].q_proj.in_features)
+    first, second = torch.randn(2, 1, 3, layers[0].q_proj.in_features, generator=torch.Generator().manual_seed(0))
     for inputs in ((first, first, second), (first, second, first), (second, second, second)):
         both = [[layer.q_proj(inputs[0]), layer.k_proj(inputs[1]), layer.v_proj(inputs[2])] for layer in layers]
         for one, two in zip(*both, strict=True):

@@ -144,6 +144,40 @@ def test_the_plan_says_what_was_chosen_and_the_record_keeps_it(
         assert "microbatch_size=8" in planned(sft, run)[0]
 
 
+@pytest.mark.parametrize(
+    ("more", "remedy"),
+    [
+        ({}, "give sft.lora_rank=16, a smaller model or more GPUs"),
+        ({"lora_rank": 4}, "of which the host could take 0.0; give sft.base_bits=4, a smaller model or more GPUs"),
+        ({"lora_rank": 4, "base_bits": 4}, "give a smaller model or more GPUs"),
+        ({"lora_rank": 4, "float8": "tensorwise"}, "give a smaller model or more GPUs"),
+    ],
+)
+def test_where_nothing_fits_what_is_left_is_said(
+    sft: SFT, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], remedy: str
+) -> None:
+    on_card(monkeypatch, 1e-5)
+    with pytest.raises(ConfigError, match=f"{remedy}$"):
+        planned(replace(sft, **more), TrainingRun(str(tiny), tmp_path / "out", {}))
+
+
+@pytest.mark.parametrize(("width", "batch", "chosen"), [(104, 8, {8, 4, 2}), (100, 8, {8, 4}), (100, 6, set())])
+def test_what_is_chosen_can_be_multiplied_in_float8(
+    sft: SFT, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, batch: int, chosen: set[int]
+) -> None:
+    """Microbatches of 16 tokens or a multiple; where there is none the training is refused."""
+    run = TrainingRun(str(tiny), tmp_path / "out", {})
+    options = replace(sft, float8="tensorwise", sequence_length=width, batch_size=batch)
+    found = ways(width=width, batch_size=batch, float8="tensorwise")
+    assert set(found.sizes) == chosen
+    on_card(monkeypatch, 80.0)
+    if chosen:
+        assert planned(options, run)[1].options.microbatch_size in chosen
+        return
+    with pytest.raises(ConfigError, match="sft.float8=tensorwise multiplies 16 tokens at a time.* not 100"):
+        planned(options, run)
+
+
 def test_what_does_not_fit_is_computed_another_way(
     sft: SFT, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

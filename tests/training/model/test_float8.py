@@ -13,7 +13,7 @@ import torch
 from harness.errors import ConfigError
 from harness.training.model.float8 import FrozenFloat8, check_float8, to_float8
 from harness.training.options import TrainingOptions
-from harness_sft import SFT
+from tests.conftest import Command, Done
 
 ADAPTER = TrainingOptions(lora_rank=4, float8="tensorwise")
 
@@ -62,9 +62,7 @@ def test_layers_that_learn_get_gradients_close_to_exact_ones(tiny: Path, recipe:
         assert ((gradients[1][name] - exact).norm() / exact.norm()).item() < 0.25, name
 
 
-def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
+def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_float8(TrainingOptions(), torch.device("cpu"))
     with pytest.raises(ConfigError, match="float8=tensorwise needs a GPU that computes in it"):
         check_float8(ADAPTER, torch.device("cpu"))
@@ -77,12 +75,30 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch, tiny: Pa
     check_float8(ADAPTER, gpu)
     with pytest.raises(ConfigError, match="needs compile"):
         check_float8(replace(ADAPTER, compile=False), gpu)
-    monkeypatch.setitem(sys.modules, "torchao.float8", None)
-    with pytest.raises(ConfigError, match=r"pip install 'posttrain-harness\[float8\]'"):
-        to_float8(AutoModelForCausalLM.from_pretrained(tiny), TrainingOptions(float8="tensorwise"))
+    for name in ("torchao", "torchao.float8"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"pip install 'posttrain-harness\[float8\]'"):  # before weights are loaded
+        check_float8(replace(ADAPTER, lora_rank=0), gpu)
     with pytest.raises(ValueError, match="base_bits=4 and float8=tensorwise exclude each other"):
         replace(ADAPTER, base_bits=4)
     with pytest.raises(ValueError, match="give float8=tensorwise"):
         replace(ADAPTER, float8="rowwise")
-    with pytest.raises(ValueError, match="sequence_length divisible by 16, not 100"):
-        SFT(float8="tensorwise", sequence_length=100, microbatch_size=1)
+
+
+def test_microbatches_that_cannot_be_multiplied_are_refused(
+    harness: Command, tiny: Path, problems: Path, tmp_path: Path
+) -> None:
+    """Their tokens count, not a row's: two rows of 104 can be multiplied."""
+    words = ["train", "sft", "-m", tiny, "-o", tmp_path / "out", "--plan", "--set", "sft.prompt_format=plain"]
+    words += ["--set", f'sft.data=["{problems}"]', "--set", "sft.float8=tensorwise", "--set", "sft.device=cpu"]
+
+    def planned(width: int, rows: int, **more: int) -> Done:
+        given = {"sequence_length": width, "microbatch_size": rows, **more}
+        return harness(*words, *(part for key, value in given.items() for part in ("--set", f"sft.{key}={value}")))
+
+    refused = planned(104, 1)
+    said = "float8=tensorwise multiplies 16 tokens at a time, and a microbatch has 104"
+    assert refused.code == 2 and said in refused.err and refused.err.count("\n") == 1
+    assert "sequence_length divisible by 16, not 104" in refused.err
+    for settings in ({"width": 104, "rows": 2}, {"width": 104, "rows": 1, "lora_rank": 4}, {"width": 128, "rows": 1}):
+        assert planned(**settings).code == 0

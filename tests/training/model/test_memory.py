@@ -40,7 +40,8 @@ def rows_of(count: int) -> DocumentRows:
 
 def planned(shape: Shape, world: int = 1, width: int = 512, **options: Any) -> Memory:
     chosen = TrainingOptions(**{"batch_size": 32 * world, **options})
-    return estimate(shape, chosen, width, 2, world)
+    count = chosen.batch_size // (chosen.microbatch_size * world)
+    return estimate(shape, chosen, chosen.microbatch_size * width, count, 2, world)
 
 
 @pytest.mark.parametrize(
