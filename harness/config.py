@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from harness.errors import ConfigError, nearest
+from harness.files import open_given
+from harness.limits import RECORD
 
 T = TypeVar("T")
 
@@ -20,7 +22,11 @@ T = TypeVar("T")
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a run file; raise ConfigError naming the file and the line of what is wrong in it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_given(path) as file:
+            content = file.read(RECORD.value + 1)
+        if len(content) > RECORD.value:
+            raise ConfigError(f"{path}: larger than {RECORD.told} ({RECORD}), and no run file is")
+        return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -46,6 +46,12 @@ def open_read(path: Path, *, root: Path | None = None, links: bool = False) -> B
     return os.fdopen(_open(path, os.O_RDONLY, root, links), "rb")
 
 
+def open_given(path: Path) -> BinaryIO:
+    """Open a file that the user names for reading: a regular one, or what a shell gives as ``<(…)`` or ``|``."""
+    streams = ("/dev/fd", "/dev/stdin", "/proc/self/fd")
+    return path.open("rb") if any(map(path.is_relative_to, streams)) else open_read(path, links=True)
+
+
 def open_append(path: Path, *, root: Path | None = None) -> BinaryIO:
     """Open a regular file for reading and appending, made where there is none; never one that has a second name."""
     descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, root, False)

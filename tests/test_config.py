@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -99,3 +100,21 @@ def test_a_bad_run_file_is_one_line(tmp_path: Path, content: bytes | None, messa
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_toml(path)
+
+
+def test_a_run_file_is_a_file_or_what_a_shell_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe of a name may have no writer, for ever."""
+    (tmp_path / "real.toml").write_text("x = 1\n")
+    (tmp_path / "link.toml").symlink_to("real.toml")
+    assert read_toml(tmp_path / "link.toml") == {"x": 1}
+    ours, theirs = os.pipe()
+    os.write(theirs, b"x = 2\n")
+    os.close(theirs)
+    assert read_toml(Path(f"/dev/fd/{ours}")) == {"x": 2}
+    os.close(ours)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigError, match=r"cannot read .*pipe\.toml: no regular file"):
+        read_toml(tmp_path / "pipe.toml")
+    monkeypatch.setenv("HARNESS_LIMIT_RECORD", "4")
+    with pytest.raises(ConfigError, match=r"real\.toml: larger than 4 .*HARNESS_LIMIT_RECORD"):
+        read_toml(tmp_path / "real.toml")

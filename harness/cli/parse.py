@@ -110,13 +110,13 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def _open(file: Path) -> BinaryIO:
-    """Return the file, or standard input for ``-``, open for reading; of pipes only what a shell gives as ``<(…)``."""
+    """Return the file, or standard input for ``-``, open for reading."""
     from harness.errors import DataError
-    from harness.files import open_read
+    from harness.files import open_given
 
     if file == Path("-"):
         return sys.stdin.buffer
     try:
-        return file.open("rb") if file.is_relative_to("/dev/fd") else open_read(file, links=True)
+        return open_given(file)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from error

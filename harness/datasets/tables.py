@@ -13,7 +13,7 @@ from harness import limits
 from harness.datasets.faults import Faults, place
 from harness.datasets.rows import Requirements, Row, Rows, unreadable
 from harness.datasets.unpacked import TIMES, opened
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.files import check_values, open_read
 
 if TYPE_CHECKING:
@@ -65,8 +65,23 @@ class TableRows(Rows):
         number, offset = divmod(index, _BATCH)
         batch = self._batch
         if batch[0] != number:
-            batch = self._batch = (number, self._table.slice(number * _BATCH, _BATCH).to_pylist())
+            batch = self._batch = (number, self._read(number * _BATCH))
         return batch[1][offset]
+
+    def _read(self, begin: int) -> list[Row]:
+        """Return a batch of rows; DataError for a value that has no like in Python, such as text that is not UTF-8."""
+        part = self._table.slice(begin, _BATCH)
+        try:
+            return list(part.to_pylist())
+        except Exception:  # Arrow checks nothing as it reads, and its values fail in as many ways as there are kinds
+            for name in part.column_names:
+                for index, value in enumerate(part[name], begin):
+                    try:
+                        value.as_py()
+                    except Exception as error:
+                        fault = f"{name!r} cannot be read ({first_line(error)})"
+                        raise DataError(f"{self.place(index)}: {fault}; save the column as UTF-8 text") from error
+            raise
 
 
 def read_json_file(path: Path) -> Any:
@@ -127,14 +142,13 @@ def open_parquet(path: Path, needs: Requirements) -> Rows:
         raise DataError(f"{path}: pyarrow is needed to read it; pip install 'posttrain-harness[hub]'") from error
     try:
         with open_read(path, links=True) as stream:
-            table = _table(path, parquet.ParquetFile(stream, pre_buffer=False))
+            table = _with_texts(_table(path, parquet.ParquetFile(stream, pre_buffer=False)))
     except OSError as error:
         if error.errno is not None:
             raise unreadable(path, error) from error
         raise DataError(f"{path}: not a whole Parquet file ({error}); get it again") from error
-    except (pyarrow.ArrowException, MemoryError) as error:
+    except (pyarrow.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a whole Parquet file; get it again") from error
-    table = _with_texts(table)
     missing = [name for name in needs.required if name not in table.column_names]
     if missing:
         known = ", ".join(map(repr, table.column_names))

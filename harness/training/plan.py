@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, ModelError
+from harness.files import read_json
 from harness.models import ModelFolder
 from harness.training.batch import TrainingRows, total_steps
 from harness.training.model.choice import CHOSEN, MARGIN, Choice, Ways
@@ -175,7 +175,7 @@ def _named(choice: Choice, plan: Plan) -> str:
 def _recorded(ways: Ways, path: Path) -> Choice | None:
     """Return the choice that a training.json keeps, None where there is none that could be used."""
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
-        found: Any = json.loads(path.read_bytes())[CHOSEN]
+        found: Any = read_json(path)[CHOSEN]
         if isinstance(found, Mapping):
             chosen = replace(ways.options, **{name: found[name] for name in Choice.kept})
             return ways.way(chosen.microbatch_size, chosen.recompute, chosen.offload)

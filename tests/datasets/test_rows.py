@@ -388,6 +388,25 @@ def test_parquet(tmp_path: Path) -> None:
     )
 
 
+def test_parquet_whose_values_are_not_what_it_says(tmp_path: Path) -> None:
+    """Writers need not check what they call text or a moment, and Arrow's reader does not."""
+    path = tmp_path / "x.parquet"
+    texts = pa.array([b"a", b"b", b"ab\xff"], pa.binary())
+    loose = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    moments = pa.array([0, 0, 2**62], pa.timestamp("us"))
+    inner = pa.array([None, None, {"at": 2**62}], pa.struct([("at", moments.type)]))
+    for name, column in (("a", loose), ("when", moments), ("in", inner)):
+        pq.write_table(pa.table({"id": [1, 2, 3], name: column}), path)
+        with pytest.raises(DataError) as caught:
+            list(read_rows(path))
+        said = str(caught.value)
+        assert said.startswith(f"{path}, row 3: {name!r} cannot be read (") and "\n" not in said
+        assert said.endswith("); save the column as UTF-8 text")
+    pq.write_table(pa.table({"id": [1], "names": [2]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"names", b"n\xc3(es"))
+    assert refusal(path) == "x.parquet: not a whole Parquet file; get it again"
+
+
 def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"a": [1, None, 3, None]}), path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,9 @@ def test_the_plan_says_what_was_chosen_and_the_record_keeps_it(
         on_card(monkeypatch, 80.0)
         (run.out / "training.json").write_text(damaged)
         assert "microbatch_size=8" in planned(sft, run)[0]
+    (run.out / "training.json").unlink()
+    os.mkfifo(run.out / "training.json")
+    assert "microbatch_size=8" in planned(sft, run)[0]
 
 
 @pytest.mark.parametrize(
