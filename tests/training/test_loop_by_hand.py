@@ -257,6 +257,11 @@ def test_a_process_is_prepared_as_far_as_the_user_has_not(monkeypatch: pytest.Mo
         assert (found["PYTORCH_ALLOC_CONF"], found["PYTORCH_CUDA_ALLOC_CONF"]) == expected
         folder = Path(found["TORCHINDUCTOR_CACHE_DIR"] or "")
         assert folder.is_dir() and found["TRITON_CACHE_DIR"] == given.get("TRITON_CACHE_DIR", str(folder / "triton"))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # what torch itself chooses
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(default_cache_dir()))
+    prepare_process()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
 
 
 @pytest.mark.parametrize("asked", [False, True])
