@@ -142,19 +142,23 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def shard(network: nn.Module, layers: Sequence[nn.Module], ranks: Ranks) -> None:
-    """Spread the weights of `network` over all ranks with FSDP2: each layer a unit, the rest another.
+def shard(network: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, *, late: nn.Module | None = None) -> None:
+    """Spread the weights of `network` over all ranks with FSDP2: each layer a unit, `late` one, and the rest another.
 
-    The rest, embeddings and output layer, is gathered once a microbatch and kept through the backward pass. Gradients
-    are averaged over the ranks in fp32.
+    These two are gathered once a microbatch and kept through the backward pass. The rest is needed first and its
+    gradients come last, so that nothing is computed while it travels; what is `late` travels while layers are computed.
+    Gradients are averaged over the ranks in fp32. Two bf16 numbers need no such care: their mean is rounded once.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    for module in (*layers, network):
-        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=module is not network)
+    policy = MixedPrecisionPolicy(
+        reduce_dtype=None if ranks.world == 2 and ranks.device.type == "cuda" else torch.float32
+    )
+    for module in (*layers, *([late] if late else []), network):
+        again = module is not network and module is not late
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from harness.testing.tiny import make_tiny_model, word_problems
 from harness.training.optim import AdamW, RMSprop
 from tests.training.test_fused import check_offload, check_one_launch
+from tests.training.test_parallel import untied
 from tests.training.test_resume import assert_same, check_interruptions, command, finished, outcome
 
 pytestmark = [
@@ -203,7 +204,7 @@ def test_the_first_loss_is_log_2_wherever_the_reference_is(
 @two_gpus
 @pytest.mark.parametrize("trainer", ["sft", "dpo"])
 def test_two_gpus_train_as_one_and_one_goes_on(pairs: Path, problems: Path, tmp_path: Path, trainer: str) -> None:
-    model = make_tiny_model(tmp_path / "model", hidden=256, layers=4)
+    model = untied(make_tiny_model(tmp_path / "model", hidden=256, layers=4), tmp_path / "untied")
     of_its_own = (
         {"data": json.dumps([str(problems)]), "sequence_length": "128", "batch_size": "4", "microbatch_size": "2"}
         if trainer == "sft"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,10 +73,24 @@ def test_any_number_of_ranks_gives_the_same_training(tiny: Path, problems: Path,
                 torch.testing.assert_close(many.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.02)])
+def untied(model: Path, folder: Path) -> Path:
+    """Write a model to `folder` whose output layer has weights of its own, and return it."""
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(model, folder)
+    lm: Any = AutoModelForCausalLM.from_pretrained(model)
+    lm.config.tie_word_embeddings = False
+    lm.lm_head.weight = torch.nn.Parameter(lm.lm_head.weight.detach().flip(0))
+    lm.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.02), ("untied", 1e-4)])
 def test_a_training_goes_on_with_another_number_of_ranks(
     tiny: Path, problems: Path, tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
+    if dtype == "untied":
+        tiny, dtype = untied(tiny, tmp_path / "untied"), "float32"
     more = {"sft.dtype": dtype}
     whole = train(1, tiny, problems, tmp_path / "whole", **more)
     assert whole.returncode == 0, whole.stderr[-3000:]

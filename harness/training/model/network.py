@@ -55,6 +55,7 @@ class Network(nn.Module):
         self._factor = logit_factor(lm)
         base = lm.base_model
         self._decoder: list[Any] = [lm.model if base is lm else base]  # in a list: it is a module of the model already
+        self._sharded_head: list[Any] = []
 
     def train(self, mode: bool = True) -> Self:
         """Set whether gradients are wanted; the model itself stays as it is evaluated, with no dropout of any kind."""
@@ -75,13 +76,30 @@ class Network(nn.Module):
             if batch.keys is not None:
                 inputs |= {"cu_seq_lens_k": batch.key_borders, "keys": batch.keys}
         output = torch.flatten(self._decoder[0](**inputs, use_cache=False).last_hidden_state, 0, 1)
+        for head in self._sharded_head:
+            output = head(output)
         return output if self._factor == 1 else output * self._factor
 
     @property
     def lm_head(self) -> Tensor:
         """The output layer's weight, [V, H]."""
+        for head in self._sharded_head:
+            head.unshard()
         weight: Tensor = self.lm.get_output_embeddings().weight
         return weight
+
+    def head_apart(self) -> nn.Module | None:
+        """Return the output layer as a unit for FSDP, None where its weight is the embeddings' too.
+
+        A loss multiplies with its weight itself, chunk by chunk. As a layer it hands on the hidden states as they are,
+        which tells FSDP when the weight is needed and when its gradient is there.
+        """
+        head: nn.Module = self.lm.get_output_embeddings()
+        if head.weight is self.lm.get_input_embeddings().weight:
+            return None
+        vars(head)["forward"] = lambda hidden: hidden
+        self._sharded_head = [head]
+        return head
 
     @property
     def decoder(self) -> nn.Module:
@@ -196,5 +214,5 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
         if getattr(network.lm, "_weight_conversions", None):
             name = type(network.lm).__name__
             raise ModelError(f"{name} is saved in another form than it computes in; train it on one GPU")
-        shard(network, list(network.layers), ranks)
+        shard(network, list(network.layers), ranks, late=network.head_apart())
     return network.train()
