@@ -24,6 +24,17 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 
+#: What they write where another value would do.
+_OUT_OF_RANGE = re.compile(
+    r"must be|should be|at (?:most|least)|(?:maxi|mini)mum|(?:less|greater) than|[<>≤≥]"
+    r"|\b(?:range|between|above|below|exceeds?)\b",
+    re.IGNORECASE,
+)
+
+#: The values of parameters that a server may decide on: they ask for nothing, or, as a temperature of 0, for what no
+#: other value asks for. Any other value that is out of range is what the user asked for, and is no server's to change.
+_LEFT_TO_IT = {"top_p": (1,), "temperature": (0, 1)}
+
 #: What they write where a model, or its chat template, has no place for a system message.
 _NO_SYSTEM = re.compile(
     r"\bsystem\W{0,2} ?(?:roles?|messages?|prompts?|instructions?)\b.{0,40}\bnot\b|developer instruction is not"
@@ -113,8 +124,11 @@ class Asking:
         named = [name for name in _DISPENSABLE if name in ours and (name == param or re.search(rf"\b{name}\b", said))]
         if not named or (param not in named and not _REFUSED.search(said)):
             return False
-        name = param if param in named else named[0]
-        self._omitted.add(str(name))
+        name = str(param) if param in named else named[0]
+        asked = body[name]
+        if asked not in _LEFT_TO_IT.get(name, (asked,)) and (_OUT_OF_RANGE.search(said) or not _REFUSED.search(said)):
+            return False
+        self._omitted.add(name)
         self.notice(f"the server does not take {name} ({said.rstrip('.')}); requests go without it")
         return True
 

@@ -61,6 +61,28 @@ def test_what_the_user_puts_into_the_body_is_not_left_out(server: CompletionsSer
     assert len(server.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "asked", "left_out"),
+    [
+        ("`temperature` must be between 0 and 2, not 3", {"temperature": 3.0}, False),
+        ("Invalid 'temperature': above maximum value. Expected a value <= 2.", {"temperature": 3.0}, False),
+        ("Bad request", {"temperature": 3.0}, False),
+        ("Input validation error: `top_p` must be > 0.0 and < 1.0", {"top_p": 1e-9}, False),
+        ("Unsupported value: only the default (1) value is supported.", {"temperature": 0.7}, True),
+        ("top_p is deprecated for this model", {"top_p": 0.9}, True),
+        ("seed must be at most 2147483647", {"seed": 2**40}, True),
+    ],
+)
+def test_a_value_is_refused_where_another_one_would_do(
+    server: CompletionsServer, said: str, asked: dict[str, Any], left_out: bool
+) -> None:
+    """Without it, or with the server's own, the run would measure something else than was asked for."""
+    [name] = asked
+    server.faults = lambda call: Reply(400, error(said, None, name)) if name in call.body else None
+    assert ask_one(server, generation=asked).error == (None if left_out else f"the server answered 400: {said}")
+    assert len(server.calls) == 1 + left_out
+
+
 def test_a_refusal_of_something_else_stays_a_failure(server: CompletionsServer) -> None:
     server.faults = lambda call: Reply(400, error("the prompt is not supported"))
     assert ask_one(server).error == "the server answered 400: the prompt is not supported"
