@@ -49,10 +49,11 @@ class Bench:
         parser.add_argument("--steps", type=int, default=12, help=f"the first {WARM} of them are not counted")
         parser.add_argument("--layers", type=int, default=32)
         parser.add_argument("--gpus", type=int, default=1, help="for rows of ours")
+        parser.add_argument("--gib", type=float, help="what a process may take of its GPU, as on a smaller one")
         parser.add_argument("--one", help=argparse.SUPPRESS)
         given = parser.parse_args()
         if given.one:
-            self._measure(given.one, given.steps, given.layers)
+            self._measure(given.one, given.steps, given.layers, given.gib)
             return
         results: dict[str, dict[str, float]] = {}
         for name in given.only or names:
@@ -62,6 +63,7 @@ class Bench:
             many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(given.gpus)]
             launcher = many if given.gpus > 1 and name in self.ours else []
             sizes = ["--steps", str(given.steps), "--layers", str(given.layers)]
+            sizes += ["--gib", str(given.gib)] if given.gib else []
             words = [sys.executable, *launcher, sys.argv[0], "--one", name, *sizes]
             done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
             lines = [line for line in done.stdout.splitlines() if line.startswith('{"name"')]
@@ -80,13 +82,15 @@ class Bench:
         wanted, found = self.gpus(name), torch.cuda.device_count()
         return None if found >= wanted else f"it needs {wanted} GPUs, here are {found}"
 
-    def _measure(self, name: str, steps: int, layers: int) -> None:
+    def _measure(self, name: str, steps: int, layers: int, gib: float | None) -> None:
         """Print one measurement as a line of JSON."""
         from harness.training.loop import prepare_process
 
         prepare_process()  # before CUDA is used
         rank = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(rank)
+        if gib:
+            torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / card_bytes()))
         rate = matmul_rate()
         gc.collect()
         torch.cuda.empty_cache()
@@ -105,6 +109,11 @@ WARM = 5
 
 #: Operations a second of a Hopper GPU in bf16, by its data sheet.
 PEAK = 989e12
+
+
+def card_bytes() -> int:
+    """Return the memory of this process's GPU."""
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 def matmul_rate() -> float:
@@ -158,6 +167,24 @@ def random_model(layers: int | None, attention: str, device: str = "cuda", size:
         model = make(shape(layers, size), dtype=torch.bfloat16, attn_implementation=attention)
     torch.set_default_dtype(before)
     return model
+
+
+def hold_in_4_bits(lm: Any) -> None:
+    """Hold the linear layers of a model but the output layer in 4 bits, as bitsandbytes does for QLoRA."""
+    import bitsandbytes
+
+    nn: Any = bitsandbytes.nn  # untyped
+    head = lm.get_output_embeddings()
+    for name, linear in list(lm.named_modules()):
+        if type(linear) is not torch.nn.Linear or linear is head:
+            continue
+        layer = nn.Linear4bit(
+            linear.in_features, linear.out_features, bias=False, compute_dtype=linear.weight.dtype, quant_type="nf4"
+        )
+        held = nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+        layer.weight = held.to(linear.weight.device)
+        lm.set_submodule(name, layer)
+    lm.is_loaded_in_4bit = True  # read by peft and TRL
 
 
 def words_tokenizer(size: int = 128_256) -> Any:

@@ -1,6 +1,6 @@
 """Instruction tuning against TRL on one GPU, Llama-3-8B's shape with random weights: tokens a second and peak memory.
 
-    python perf/sft.py [--only NAME …] [--steps N] [--layers L] [--gpus N]
+    python perf/sft.py [--only NAME …] [--steps N] [--layers L] [--gpus N] [--gib N]
 
 Each row runs in a process of its own, one after the other, on the same GPU: 512-token rows and 16,384 tokens a step,
 once as CS336's assignment sets it (microbatch 2), once at each side's best, and with activations recomputed, "auto" as
@@ -12,7 +12,7 @@ no masters. Rows of TRL are left out where it is not installed (TRL 1.16 with Li
 made with).
 
 With --gpus N, rows of ours run on that many GPUs of one host, each with as many tokens as one alone would have, and
-figures are of all together.
+figures are of all together. With --gib N no process gets more of a GPU, which then stands for a smaller one.
 
 MFU is against 989 TFLOP/s; "of matmul" against what an 8192³ bf16 product reaches here. Needs torch and transformers.
 """
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from beside_trl import PEAK, SIZES, WARM, Bench, clock, random_model, shape, words_tokenizer
+from beside_trl import PEAK, SIZES, WARM, Bench, card_bytes, clock, hold_in_4_bits, random_model, shape, words_tokenizer
 from harness.training.batch import Batch, TrainingRows
 
 STEP_TOKENS = 16_384
@@ -173,6 +173,8 @@ def run_ours(
         told = {**choice.record(), "estimated_gib": choice.memory.total, "offloaded_gib": choice.offloaded}
     kind = implementation("auto", ranks.device, torch.bfloat16, rows.isolated)
     network = Network(random_model(layers, kind, size=size))
+    if options.base_bits:
+        hold_in_4_bits(network.lm)
     if options.float8 != "none":
         to_float8(network.lm, options)
     if options.lora_rank:
@@ -198,7 +200,8 @@ def chosen(options: Any, rows: Any, layers: int | None, size: str, ranks: Any) -
     from harness.training.plan import free_gib, host_gib
 
     ways = Ways(Shape.of(shape(layers, size)), options, lambda count: count * rows.width, 2, ranks.world)
-    found = ways.fastest(MARGIN * free_gib(ranks.device, ranks.world), HOST_SHARE * host_gib())
+    given = torch.cuda.get_per_process_memory_fraction() * card_bytes() / 2**30
+    found = ways.fastest(MARGIN * min(free_gib(ranks.device, ranks.world), given), HOST_SHARE * host_gib())
     if found is None:
         raise SystemExit("nothing fits this GPU")
     return found
@@ -211,7 +214,7 @@ def spread(rates: Sequence[float]) -> dict[str, float]:
 
 def run_trl(
     lengths: Sequence[int], microbatch: int, batch: int, steps: int, layers: int | None, size: str = "8B",
-    *, checkpointing: bool = False, liger: bool = True, lora: int = 0,
+    *, checkpointing: bool = False, liger: bool = True, lora: int = 0, bits: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Run TRL's SFTTrainer over rows of random tokens in their order, and return tokens a second and seconds a step."""
     from datasets import Dataset
@@ -239,8 +242,11 @@ def run_trl(
         from peft import LoraConfig
 
         adapter["peft_config"] = LoraConfig(r=lora, target_modules="all-linear", lora_alpha=16, task_type="CAUSAL_LM")
+    model = random_model(layers, "sdpa", size=size)
+    if bits:
+        hold_in_4_bits(model)
     InOrder(
-        model=random_model(layers, "sdpa", size=size), args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
+        model=model, args=config, train_dataset=Dataset.from_dict({"input_ids": ids}),
         processing_class=words_tokenizer(), callbacks=[ticking], **adapter,
     ).train()  # fmt: skip
     spans = [after - before for before, after in pairwise(times)][WARM - 1 :]

@@ -5,7 +5,7 @@
 Each row runs in a process of its own, one after the other, on the same GPU. Llamas of the shapes of SmolLM2-135M and
 Llama-3.2-1B in rows of 1,024 tokens, all of a step in one microbatch; and adapters of rank 16 beside all linear layers
 of Llama-3-8B's shape, in rows of 4,096 tokens, 16,384 tokens a step. Ours is whole steps of the loop, as in
-perf/sft.py. "float8" rounds all products but the output layer's.
+perf/sft.py. "float8" rounds all products but the output layer's; "QLoRA" holds all layers but that one in 4 bits.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ OURS: dict[str, tuple[str, int, int, int, dict[str, object]]] = {
     "LoRA 8B, 4 x 1, full": ("8B", 4096, 4, 4, {"lora_rank": 16, "recompute": "full"}),
     "LoRA 8B, 1 x 4": ("8B", 4096, 4, 1, {"lora_rank": 16}),
     "LoRA 8B, 2 x 2, float8": ("8B", 4096, 4, 2, {"lora_rank": 16, "float8": "tensorwise"}),
+    "QLoRA 8B, 2 x 2": ("8B", 4096, 4, 2, {"lora_rank": 16, "base_bits": 4}),
 }
-#: name → (size, tokens a row, rows a step, rows a microbatch, rank of adapters)
-TRL: dict[str, tuple[str, int, int, int, int]] = {
-    "TRL + Liger 135M, 8 rows": ("135M", 1024, 8, 8, 0),
-    "TRL + Liger 135M, 32 rows": ("135M", 1024, 32, 32, 0),
-    "TRL + Liger 1.2B, 8 rows": ("1.2B", 1024, 8, 8, 0),
-    "TRL + peft + Liger LoRA 8B, 2 x 2": ("8B", 4096, 4, 2, 16),
+#: name → (size, tokens a row, rows a step, rows a microbatch, rank of adapters, bits of the base below them)
+TRL: dict[str, tuple[str, int, int, int, int, int]] = {
+    "TRL + Liger 135M, 8 rows": ("135M", 1024, 8, 8, 0, 0),
+    "TRL + Liger 135M, 32 rows": ("135M", 1024, 32, 32, 0, 0),
+    "TRL + Liger 1.2B, 8 rows": ("1.2B", 1024, 8, 8, 0, 0),
+    "TRL + peft + Liger LoRA 8B, 2 x 2": ("8B", 4096, 4, 2, 16, 0),
+    "TRL + peft + bitsandbytes + Liger QLoRA 8B, 2 x 2": ("8B", 4096, 4, 2, 16, 4),
 }
 #: (ours, theirs, the ratio to reach)
 RATIOS = [
@@ -43,6 +45,7 @@ RATIOS = [
     ("1.2B, 8 rows, float8", "TRL + Liger 1.2B, 8 rows", 1.2),
     ("LoRA 8B, 2 x 2", "TRL + peft + Liger LoRA 8B, 2 x 2", 1.5),
     ("LoRA 8B, 2 x 2, float8", "TRL + peft + Liger LoRA 8B, 2 x 2", 1.5),
+    ("QLoRA 8B, 2 x 2", "TRL + peft + bitsandbytes + Liger QLoRA 8B, 2 x 2", 1.3),
 ]
 
 
@@ -53,7 +56,7 @@ def work(name: str, steps: int, layers: int) -> dict[str, float]:
     size, width, batch, microbatch, *_ = OURS[name] if name in OURS else TRL[name]
     if name in TRL:
         lengths = [width] * (batch * steps)
-        found = run_trl(lengths, microbatch, batch, steps, None, size, lora=TRL[name][4])
+        found = run_trl(lengths, microbatch, batch, steps, None, size, lora=TRL[name][4], bits=TRL[name][5])
     else:
         rows = RandomRows(width, [[width]] * 4096, isolated=False, vocabulary=min(128_000, shape(size=size).vocab_size))
         found = run_ours(rows, microbatch, batch, steps, None, size, **OURS[name][4])
