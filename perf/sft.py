@@ -176,7 +176,7 @@ def run_ours(
     if options.base_bits:
         hold_in_4_bits(network.lm)
     if options.float8 != "none":
-        to_float8(network.lm, options)
+        to_float8(network.lm, options, world=ranks.world)
     if options.lora_rank:
         add_adapter(network.lm, adapter_config(options), torch.bfloat16, seed=0)
     if apart:

@@ -32,6 +32,7 @@ from harness.training.data.tokens import cache_folder
 from harness.training.graphs import Graphs, recorder
 from harness.training.metrics import Metrics, draw_curves, duration, means, peak_flops
 from harness.training.model.attention import fastest_kernels
+from harness.training.model.float8 import gathers_float8, scale_weights
 from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
 from harness.training.offload import refuse_offload
@@ -252,6 +253,8 @@ class Loop:
         clip = self.options.clip
         scale = torch.clamp(clip / (self.norm + 1e-6), max=1.0) if clip else torch.ones_like(self.norm)
         self.optimizer.step(rate, scale, self.bad_step < 0)
+        if gathers_float8(self.options, self.ranks.world):
+            scale_weights(self.network.lm)
         self.optimizer.zero_grad()
 
     def tell(self, rate: float) -> None:

@@ -277,6 +277,11 @@ def _like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a sharded tensor, any other tensor as it is; both share their memory."""
+    """Return this rank's part of a sharded tensor, any other tensor as it is; both share their memory.
+
+    Where a weight is gathered in float8, its part is torchao's wrapper of the tensor that is returned.
+    """
     part: Any = getattr(tensor, "to_local", None)
-    return tensor if part is None else part()
+    found: Any = tensor if part is None else part()
+    inner: Tensor = getattr(found, "_tensor", found)
+    return inner

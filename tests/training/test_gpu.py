@@ -202,8 +202,13 @@ def test_the_first_loss_is_log_2_wherever_the_reference_is(
 
 
 @two_gpus
+@pytest.mark.parametrize("float8", ["none", "tensorwise"])
 @pytest.mark.parametrize("trainer", ["sft", "dpo"])
-def test_two_gpus_train_as_one_and_one_goes_on(pairs: Path, problems: Path, tmp_path: Path, trainer: str) -> None:
+def test_two_gpus_train_as_one_and_one_goes_on(
+    pairs: Path, problems: Path, tmp_path: Path, trainer: str, float8: str
+) -> None:
+    if float8 != "none":
+        pytest.importorskip("torchao")
     model = untied(make_tiny_model(tmp_path / "model", hidden=256, layers=4), tmp_path / "untied")
     of_its_own = (
         {"data": json.dumps([str(problems)]), "sequence_length": "128", "batch_size": "4", "microbatch_size": "2"}
@@ -212,7 +217,7 @@ def test_two_gpus_train_as_one_and_one_goes_on(pairs: Path, problems: Path, tmp_
     )
     settings = {
         **of_its_own, "prompt_format": "plain", "log_every": "1", "learning_rate": "1e-4", "save_every": "4",
-        "max_steps": "8",
+        "max_steps": "8", "float8": float8,
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     train(trainer, model, one, settings)

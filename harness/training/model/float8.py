@@ -4,10 +4,15 @@ Of a linear layer the input, the weight and the gradient of the output are cast 
 multiplied, scaled so that the largest of a tensor (``tensorwise``) or of a row (``rowwise``) still fits
 (arXiv:2209.05433; arXiv:2407.21783, section 6.2). The output layer and the embeddings are left out, where rounding
 costs the most. Layers that learn are torchao's. Below an adapter weights do not change: they are cast once.
+
+Several GPUs gather weights that learn in float8 too, one byte each, where one scale holds for the whole of a weight.
+What FSDP holds of such a weight is torchao's wrapper of a rank's part, which casts it when it is gathered.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +55,11 @@ def _torchao(options: TrainingOptions) -> Any:
     return torchao.float8
 
 
-def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> list[str]:
+def to_float8(lm: Any, options: TrainingOptions, *, world: int = 1, emulate: bool = False) -> list[str]:
     """Make the linear layers of `lm` but the output layer multiply in float8 and return their names.
 
     They are those of a model without an adapter yet. Layers whose sides are not divisible by 16 stay as they are. With
+    several GPUs, `world`, the weights are made such that `shard` gathers them in float8 where it can be done. With
     `emulate`, numbers are rounded to float8 and then multiplied as others are, which runs anywhere. Raises ConfigError
     where torchao is wanted and not installed.
     """
@@ -68,10 +74,44 @@ def to_float8(lm: Any, options: TrainingOptions, *, emulate: bool = False) -> li
         for name, module in chosen.items():
             lm.set_submodule(name, FrozenFloat8(module))
         return list(chosen)
-    torchao = _torchao(options)
-    config = replace(torchao.Float8LinearConfig.from_recipe_name(options.float8), emulate=emulate)
-    torchao.convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in chosen)
+    gathered = _evenly_shared(lm, chosen, world) if gathers_float8(options, world) else set()
+    if gathered:
+        _convert(lm, options, gathered, emulate=emulate, enable_fsdp_float8_all_gather=True)
+    _convert(lm, options, chosen.keys() - gathered, emulate=emulate)
     return list(chosen)
+
+
+def gathers_float8(options: TrainingOptions, world: int) -> bool:
+    """Whether `world` GPUs gather weights in float8, and `scale_weights` is to be called when these have changed."""
+    return world > 1 and options.float8 == "tensorwise" and not options.lora_rank
+
+
+def scale_weights(lm: Any) -> None:
+    """Find what the weights that are gathered in float8 are scaled by, in one exchange; all ranks must ask.
+
+    Else each weight would be an exchange of its own, whenever it is gathered.
+    """
+    from torchao.float8 import precompute_float8_dynamic_scale_for_fsdp
+
+    precompute_float8_dynamic_scale_for_fsdp(lm)
+
+
+def _convert(lm: Any, options: TrainingOptions, names: Collection[str], **how: bool) -> None:
+    """Put torchao's layers in the place of those with these names."""
+    torchao = _torchao(options)
+    config = replace(torchao.Float8LinearConfig.from_recipe_name(options.float8), **how)
+    torchao.convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in names)
+
+
+def _evenly_shared(lm: Any, layers: Mapping[str, nn.Linear], world: int) -> set[str]:
+    """Return the names of `layers` whose weights `world` ranks have equal parts of, and no other layer has.
+
+    FSDP pads unequal parts, but not those that torchao casts. And torchao would make two weights of a common one.
+    """
+    holders = Counter(id(parameter) for _, parameter in lm.named_parameters(remove_duplicate=False))
+    return {
+        name for name, layer in layers.items() if layer.out_features % world == 0 and holders[id(layer.weight)] == 1
+    }
 
 
 class FrozenFloat8(nn.Linear):

@@ -22,7 +22,7 @@ from harness.training.model.adapters import (
     settle_quantized,
 )
 from harness.training.model.attention import implementation
-from harness.training.model.float8 import check_float8, to_float8
+from harness.training.model.float8 import check_float8, gathers_float8, scale_weights, to_float8
 from harness.training.model.memory import recompute_activations
 from harness.training.model.suitable import (
     ANOTHER,
@@ -136,7 +136,7 @@ def load_network(model: str, options: TrainingOptions, ranks: Ranks, *, packed: 
     if packed:
         refuse_leaks(network, model)
     if options.float8 != "none":
-        to_float8(lm, options)
+        to_float8(lm, options, world=ranks.world)
     if adapter is not None:
         network.shapes = saved_shapes(lm)
         add_adapter(lm, adapter, dtype, options.seed)
@@ -215,4 +215,6 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
             name = type(network.lm).__name__
             raise ModelError(f"{name} is saved in another form than it computes in; train it on one GPU")
         shard(network, list(network.layers), ranks, late=network.head_apart())
+    if gathers_float8(options, ranks.world):
+        scale_weights(network.lm)
     return network.train()
