@@ -72,9 +72,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_tiny_model(tmp_path_factory.mktemp("model") / "model")
     config = AutoConfig.from_pretrained(folder)
     config.intermediate_size = 192
+    make: Any = AutoModelForCausalLM.from_config  # untyped
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        make(config).save_pretrained(folder)
     return folder
 
 
