@@ -2,6 +2,7 @@
 
 That takes a process longer than most of what the tests then ask of it. Python's own fork server imports them once; each
 process is a fork of it, with its own working folder, environment and files for what it says, that may be sent signals.
+Where there is a GPU it imports nothing: some of them look at it, and a fork of what has looked can use it no more.
 Several ranks find each other by the variables that torchrun sets.
 """
 
@@ -22,6 +23,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
+
+import torch
 
 from harness.cli.ending import end_now
 
@@ -110,7 +113,8 @@ def _serve() -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(IMPORTED)
+        preloaded = [] if torch.cuda.is_available() else IMPORTED
+        multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
         forkserver.ensure_running()
     finally:
         if before is None:

@@ -158,7 +158,9 @@ def shard(network: nn.Module, layers: Sequence[nn.Module], ranks: Ranks, *, late
     )
     for module in (*layers, *([late] if late else []), network):
         again = module is not network and module is not late
-        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
+        unit: Any = fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
+        if ranks.device.type == "cuda":
+            unit.set_allocate_memory_from_process_group_for_comm(True)  # where NCCL sends from and to without a copy
 
 
 def whole(tensor: Tensor) -> Tensor:
