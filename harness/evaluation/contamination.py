@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError
 from harness.prompts import CHECKPOINT_FILE, read_checkpoint_file
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ def contamination(plan: Plan) -> dict[str, Any] | None:
 
     It is known from the checkpoint's harness.json, where the training was held against the benchmark, and from files
     that the user names. `found` are ids of selected examples, in their order. Raises DataError for files that cannot be
-    read, ModelError for a harness.json that does not say it in the form in which a training does.
+    read, ModelError for a harness.json that cannot be.
     """
     ids: set[str] = set()
     sources = list[str]()
     said = read_checkpoint_file(Path(plan.options.model)).get("contamination", {})
-    if isinstance(said, dict) and plan.benchmark.name in said:
+    if plan.benchmark.name in said:
         sources.append(CHECKPOINT_FILE)
-        ids |= _from_card(said[plan.benchmark.name], plan.options.model)
+        ids |= {*said[plan.benchmark.name]["found"]}
     if plan.options.trained_on:
         from harness.training.data.contamination import overlap, parts_in
 
@@ -35,12 +34,3 @@ def contamination(plan: Plan) -> dict[str, Any] | None:
         return None
     selected = (plan.examples[index].id for index in plan.selection)
     return {"sources": sources, "found": [each for each in selected if each in ids]}
-
-
-def _from_card(card: Any, model: str) -> set[str]:
-    found = card.get("found") if isinstance(card, dict) else None
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise ModelError(
-            f"{model}: {CHECKPOINT_FILE} does not say as a training does what it holds of benchmarks; mend it"
-        )
-    return set(found)

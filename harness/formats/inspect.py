@@ -95,10 +95,11 @@ class _Evaluation(msgspec.Struct):
 
 
 class _Log(msgspec.Struct):
-    """What is needed of a log beside its samples."""
+    """What is needed of a log."""
 
     eval: _Evaluation
     status: str | None = None
+    samples: list[Any] | None = None  # of a log that is read as JSON
 
 
 #: Goes through the samples of a log, each as JSON data.
@@ -204,12 +205,11 @@ def _by_its_reader(path: Path) -> tuple[_Log, _Samples]:
 
 def _as_json(path: Path) -> tuple[_Log, _Samples]:
     """Return the header and the samples of a ``.json`` log."""
-    content = read_json_file(path)
     try:
-        log = msgspec.convert(content, _Log)
+        log = msgspec.convert(read_json_file(path), _Log)
     except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
         raise DataError(f"{path}: not a log of Inspect ({error})") from None
-    return log, lambda: iter(content.get("samples") or [])
+    return log, lambda: iter(log.samples or [])
 
 
 class _damage:

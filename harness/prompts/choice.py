@@ -126,7 +126,16 @@ def read_checkpoint_file(folder: Path) -> Mapping[str, Any]:
         checked(PromptFormat(name, template), str(path))
     if not _fits(content.get("prompt_options", {})):
         raise ModelError(f"{path}: prompt_options may hold system, template and arguments; mend it or delete it")
+    if not _names_items(content.get("contamination", {})):
+        raise ModelError(f"{path}: contamination must name the ids found of each benchmark; mend it or delete it")
     return dict(content)
+
+
+def _names_items(contamination: Any) -> bool:
+    """Whether it says which items of which benchmarks a training has seen, as a training writes it."""
+    cards = contamination.values() if isinstance(contamination, dict) else [None]
+    found = [card.get("found") if isinstance(card, dict) else None for card in cards]
+    return all(isinstance(ids, list) and all(isinstance(each, str) for each in ids) for ids in found)
 
 
 def _fits(options: Any) -> bool:

@@ -123,6 +123,11 @@ def measure_loss(
         totals, counts, alone = _by_network(model, rows, width, device)
     else:
         (totals, counts), alone = _by_engine(engine, model, rows), None
+    if len(wrong := np.flatnonzero(~np.isfinite(totals))):
+        raise ModelError(
+            f"{model}: the loss of {len(wrong)} of {len(tokens)} documents is no number (the first is "
+            f"{tokens.place(int(wrong[0]))}): its weights are damaged, or overflow as they are computed"
+        )
     sizes = np.array([_bytes(tokens, number, loss, tokenizer) for number in range(len(tokens))], np.int64)
     return Losses(tokens, totals, counts, sizes, rows.report.cut, form.name, alone)
 

@@ -249,8 +249,7 @@ class Session:
 
     def _contamination_card(self, training: Training) -> dict[str, Any]:
         """Return what harness.json says of items that the data holds, those that the model below was trained on too."""
-        below: Any = read_checkpoint_file(Path(self.run.model)).get("contamination", {})
-        cards = {name: dict(card) for name, card in below.items()} if isinstance(below, Mapping) else {}
+        cards = dict(read_checkpoint_file(Path(self.run.model)).get("contamination", {}))
         for name, found in self.contamination(training).items():
             before = cards.get(name, {}).get("found", [])
             cards[name] = {**found.card(), "found": list(dict.fromkeys([*before, *found.ids]))}

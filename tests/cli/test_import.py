@@ -216,6 +216,14 @@ def test_inspects_logs(bring: Import, tmp_path: Path) -> None:
     assert (failed["status"], failed["error"]) == ("engine_error", "out of memory")
 
 
+@pytest.mark.parametrize("samples", [5, 0.5, True, "ab", {"a": 1}, [3]])
+def test_a_log_whose_samples_are_none_is_one_line(bring: Import, tmp_path: Path, samples: object) -> None:
+    file = inspect_log(tmp_path / "log.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"samples": samples}))
+    done = bring(file)
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and str(file) in done.err
+
+
 @pytest.mark.skipif(find_spec("inspect_ai") is not None, reason="inspect_ai is installed")
 def test_an_eval_file_needs_inspect_ai(bring: Import, tmp_path: Path) -> None:
     (tmp_path / "log.eval").write_bytes(b"PK\x03\x04 and so on")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harness.models import find_model
 from harness.statistics.ratio import clustered_ratio
@@ -74,6 +75,14 @@ def test_what_cannot_be_measured_is_one_line(harness: Command, model: Path, tmp_
     assert done.err == "harness: --set goes with --engine NAME: it gives the engine's options\n"
     done = harness("loss", file, "-m", model, "--engine", "transformers", "--set", "vllm.seed=1")
     assert done.err == "harness: --set vllm: an option of none of transformers\n"
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    done = harness("loss", file, "-m", model, "--prompt-format", "plain", "--device", "cpu")
+    assert done.code == 2 and f"the loss of 1 of 1 documents is no number (the first is {file}, text 1)" in done.err
+    by = ["--engine", "transformers", "--set", "transformers.device=cpu"]
+    done = harness("loss", file, "-m", model, "--prompt-format", "plain", *by)
+    assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
 
 
 def test_intervals_of_ratios_cover() -> None:

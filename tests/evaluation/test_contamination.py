@@ -120,3 +120,17 @@ def test_what_cannot_be_read_is_one_line(harness: Command, data: Path, tmp_path:
     done = harness(*words, "--engine", "replay", "--trained-on", tmp_path / "none.jsonl")
     assert done.code == 2 and "none.jsonl" in done.err and len(done.err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "said", ['"gsm8k"', "[1]", '{"gsm8k": 1}', '{"gsm8k": {"found": 2}}', '{"mmlu": {"found": [3]}}']
+)
+def test_what_a_checkpoint_does_not_say_as_a_training_does_is_one_line(
+    harness: Command, data: Path, tmp_path: Path, said: str
+) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    (model / "harness.json").write_text(f'{{"prompt_format": "plain", "contamination": {said}}}', "utf-8")
+    words = ("run", "-b", "gsm8k", "--data", data, "--out", tmp_path / "runs", "--limit", "1", "--model", model)
+    done = harness(*words, "--dry-run")
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert "harness.json: contamination must name the ids found of each benchmark" in done.err

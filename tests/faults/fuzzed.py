@@ -248,7 +248,9 @@ def _models(folder: Path) -> Target:
     begun = folder / "begun"
     begun.mkdir(parents=True)
     model = _model(begun / "model")
-    (model / "harness.json").write_text(json.dumps({"prompt_format": "chat"}))
+    (model / "harness.json").write_text(
+        json.dumps({"prompt_format": "chat", "contamination": {"gsm8k": {"found": ["a"]}}})
+    )
     (model / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "model.safetensors"}})
     )

@@ -189,7 +189,7 @@ def _header(content: bytes, chance: random.Random) -> bytes:
     header, rest = content[8 : 8 + size], content[8 + size :]
     if chance.random() < 0.2:
         lie = chance.choice((0, 1, size - 1, size + 1, len(content), 2**31, 2**63, 2**64 - 1))
-        return lie.to_bytes(8, "little") + header + rest
+        return (lie % 2**64).to_bytes(8, "little") + header + rest
     header = _json(header, chance)
     return len(header).to_bytes(8, "little") + header + rest
 
