@@ -34,7 +34,7 @@ $(DEMO)/venv/ready: $(LOCKS) locks/demo.txt
 	$(INSTALL) $(DEMO)/venv demo .
 	touch $@
 
-$(VENV)/ready: $(LOCKS) locks/dev.txt
+$(VENV)/ready: $(LOCKS) locks/dev.txt locks/float8.txt
 	$(INSTALL) $(VENV) dev --editable=.
 	touch $@
 

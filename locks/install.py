@@ -1,7 +1,8 @@
 """Make an environment of exactly the versions of a lock: ``python locks/install.py ENV LOCK [PROJECT]``.
 
 ENV is the environment's folder, LOCK a name in this folder (dev, demo, docs, vllm), PROJECT what is installed last,
-such as ``.`` or ``--editable=.``. A lock that does not fit this machine, and a package index that cannot be reached,
+such as ``.`` or ``--editable=.``. What ASIDE names comes into a folder of the environment where nothing imports it
+unasked. A lock that does not fit this machine, and a package index that cannot be reached,
 are told in one line. Only the standard library is used, and this file is read by old Pythons too, to tell them that
 they are.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 LOCKS = Path(__file__).resolve().parent
 #: The locks of environments that run no model.
 WITHOUT_TORCH = ("docs",)
+#: Lock → another, of what a few tests want and other packages would import wherever it is installed.
+ASIDE = {"dev": "float8"}
 #: What pip says where it reaches no index.
 UNREACHED = re.compile(
     "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|NameResolutionError|ProxyError|Max retries exceeded"
@@ -44,6 +47,10 @@ def main(words):
     pip(python, lock, "--no-deps", "--require-hashes", "-r", str(lock))
     if lock.stem not in WITHOUT_TORCH:
         pip(python, lock, "-r", str(LOCKS / "torch.txt"))
+    if lock.stem in ASIDE:
+        aside = LOCKS / f"{ASIDE[lock.stem]}.txt"
+        folder = str(environment / aside.stem)
+        pip(python, aside, "--no-deps", "--require-hashes", "--upgrade", "--target", folder, "-r", str(aside))
     if words[2:]:
         pip(python, lock, "--no-deps", "--no-build-isolation", words[2])
 

@@ -2,11 +2,12 @@
 
 ``python locks/lock.py docs`` writes that one alone, which holds no torch.
 
-``dev.txt``, ``demo.txt``, ``docs.txt`` and ``vllm.txt`` name exact versions and hashes, for every platform and Python
-from 3.11 on. torch stands apart, in ``torch.txt``: its builds differ by platform and by processor, each with hashes of
-its own, and only the CUDA build asks for NVIDIA's packages. So it is pinned by version, what it may bring with it is
-too, and pip takes the build that its configuration offers. ``constraints.txt`` has the versions of ``dev.txt`` and of
-torch without hashes, for ``pip install -c``. uv resolves from metadata; nothing large is downloaded.
+``dev.txt``, ``demo.txt``, ``docs.txt``, ``vllm.txt`` and ``float8.txt`` name exact versions and hashes, for every
+platform and Python from 3.11 on. torch stands apart, in ``torch.txt``: its builds differ by platform and by processor,
+each with hashes of its own, and only the CUDA build asks for NVIDIA's packages. So it is pinned by version, what it may
+bring with it is too, and pip takes the build that its configuration offers. ``constraints.txt`` has the versions of
+``dev.txt`` and of torch without hashes, for ``pip install -c``. uv resolves from metadata; nothing large is
+downloaded.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> None:
             resolve(hashed, extras, (*others, *TORCH_NEEDS), folder, *words, without=("torch",))
             cuda |= {name: pin for name, pin in pins(whole).items() if name not in pins(hashed)}
             print(f"{hashed.relative_to(ROOT)}: {len(pins(hashed))} versions")
+        resolve(LOCKS / "float8.txt", (), ("torchao>=0.18",), folder, "--generate-hashes", "--no-deps", project=None)
     del cuda["torch"]
     every = (*pins(LOCKS / "dev.txt").values(), TORCH, *cuda.values())
     (LOCKS / "constraints.txt").write_text(f"# by {_COMMAND}\n" + "".join(f"{pin}\n" for pin in every))
@@ -84,6 +86,7 @@ def resolve(
     torch: str | None = None,
     without: tuple[str, ...] = (),
     resolution: str = "highest",
+    project: str | None = "pyproject.toml",
 ) -> None:
     """Write the versions that `extras` of this project and the requirements `others` come to into `out`.
 
@@ -98,7 +101,7 @@ def resolve(
     words += ["--no-emit-index-url", "--no-annotate", "--custom-compile-command", _COMMAND, "--upgrade", *more]
     words += [word for extra in extras for word in ("--extra", extra)]
     words += ["--resolution", resolution, "--excludes", str(excluded), "--overrides", str(overrides)]
-    words += ["-o", str(out), "pyproject.toml", str(wanted)]
+    words += ["-o", str(out), *([project] if project else []), str(wanted)]
     if code := subprocess.run([sys.executable, "-m", *words], cwd=ROOT).returncode:
         sys.exit(code)
 

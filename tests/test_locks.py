@@ -52,8 +52,14 @@ def test_a_lock_has_a_version_in_every_range(lock: str, extras: list[str]) -> No
         assert all(need.specifier.contains(version) for version in known), f"{need}, not {known}: run `make lock`"
 
 
+def test_float8s_library_is_in_range() -> None:
+    [need] = [need for need in needs("float8") if need.name == "torchao"]
+    [version] = locked("float8.txt")["torchao"]
+    assert need.specifier.contains(version)
+
+
 def test_torch_is_pinned_without_a_hash_and_all_else_with() -> None:
-    for lock in ("dev.txt", "demo.txt", "docs.txt", "vllm.txt"):
+    for lock in ("dev.txt", "demo.txt", "docs.txt", "vllm.txt", "float8.txt"):
         text = (LOCKS / lock).read_text(encoding="utf-8")
         blocks = re.split(r"\n(?=[\w.-]+==)", text)[1:]
         assert blocks and all("--hash=sha256:" in block for block in blocks)

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ from harness.testing.tiny import make_tiny_model
 from harness.training.model.float8 import to_float8
 from harness.training.optim import local
 from harness.training.options import TrainingOptions
+from tests.aside import TORCHAO, needs_torchao
 from tests.processes import Processes, start
 from tests.training.test_parallel import curve
 from tests.training.test_resume import assert_same, command, outcome
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("torchao") is None, reason="no torchao here"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [needs_torchao, pytest.mark.filterwarnings("ignore")]
 on_each = pytest.mark.parametrize(
     "device",
     [
@@ -39,6 +36,7 @@ on_each = pytest.mark.parametrize(
 #: harness, saying in the end how often a weight was gathered in float8, and how often without a scale found before.
 SCRIPT = """
 import functools, sys
+sys.path.insert(0, TORCHAO)
 from torchao.float8.fsdp_utils import WeightWithDynamicFloat8CastTensor as Weight
 from harness.cli import main
 from harness.training import loop
@@ -88,7 +86,11 @@ class Trainings:
     def start(self, name: str, *, ranks: int = 2, gathers: bool = True) -> Processes:
         more = {"float8": "tensorwise", "device": self._device, "batch_size": "8", "epochs": "6"}
         words = command(self._model, self._data, self._folder / name, **more)
-        script = SCRIPT.replace("DEVICE", repr(self._device)).replace("GATHERS", repr(gathers))
+        script = (
+            SCRIPT.replace("TORCHAO", repr(str(TORCHAO)))
+            .replace("DEVICE", repr(self._device))
+            .replace("GATHERS", repr(gathers))
+        )
         return start(words, self._folder / "said", ranks=ranks, script=script)
 
     def run(self, name: str, *, ranks: int = 2, gathers: bool = True) -> str:
@@ -144,7 +146,10 @@ def test_killed_trainings_end_as_if_they_had_not_been(model: Path, problems: Pat
     assert all(state[f"{name}/residual"].any() for name in projections)
 
 
-def test_weights_are_gathered_in_float8_where_all_ranks_have_equal_parts_of_them(model: Path) -> None:
+def test_weights_are_gathered_in_float8_where_all_ranks_have_equal_parts_of_them(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TORCHAO)
     from torchao.float8.fsdp_utils import WeightWithDynamicFloat8CastTensor
     from transformers import AutoModelForCausalLM
 

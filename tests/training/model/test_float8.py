@@ -13,6 +13,7 @@ import torch
 from harness.errors import ConfigError
 from harness.training.model.float8 import FrozenFloat8, check_float8, to_float8
 from harness.training.options import TrainingOptions
+from tests.aside import TORCHAO, needs_torchao
 from tests.conftest import Command, Done
 
 ADAPTER = TrainingOptions(lora_rank=4, float8="tensorwise")
@@ -44,10 +45,13 @@ def test_every_linear_layer_but_the_output_below_an_adapter(tiny: Path) -> None:
     assert type(lm.lm_head) is torch.nn.Linear and set(lm.state_dict()) == names
 
 
+@needs_torchao
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("recipe", ["tensorwise", "rowwise"])
-def test_layers_that_learn_get_gradients_close_to_exact_ones(tiny: Path, recipe: Any) -> None:
-    pytest.importorskip("torchao")
+def test_layers_that_learn_get_gradients_close_to_exact_ones(
+    tiny: Path, recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TORCHAO)
     from transformers import AutoModelForCausalLM
 
     gradients = []
