@@ -99,7 +99,7 @@ wheel: $(VENV)/ready
 audit:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	for lock in dev demo docs vllm; do .venv-audit/bin/pip-audit --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
+	for lock in dev demo docs vllm float8; do .venv-audit/bin/pip-audit --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
 
 fuzz: $(VENV)/ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check atheris

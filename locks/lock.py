@@ -90,8 +90,8 @@ def resolve(
 ) -> None:
     """Write the versions that `extras` of this project and the requirements `others` come to into `out`.
 
-    `torch` holds it at a version, against all ranges; `without` names what is left out; `more` are words for uv.
-    Exits where nothing fits (uv has said why).
+    Without a `project` it is those of `others` alone. `torch` holds it at a version, against all ranges; `without`
+    names what is left out; `more` are words for uv. Exits where nothing fits (uv has said why).
     """
     wanted, excluded, overrides = (folder / f"{name}.in" for name in ("wanted", "excluded", "overrides"))
     wanted.write_text("\n".join(others))
