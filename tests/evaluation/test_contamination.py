@@ -128,6 +128,7 @@ def test_what_cannot_be_read_is_one_line(harness: Command, data: Path, tmp_path:
 def test_what_a_checkpoint_does_not_say_as_a_training_does_is_one_line(
     harness: Command, data: Path, tmp_path: Path, said: str
 ) -> None:
+    pytest.importorskip("torch")
     model = make_tiny_model(tmp_path / "model")
     (model / "harness.json").write_text(f'{{"prompt_format": "plain", "contamination": {said}}}', "utf-8")
     words = ("run", "-b", "gsm8k", "--data", data, "--out", tmp_path / "runs", "--limit", "1", "--model", model)
