@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,9 @@ def test_what_cannot_be_read_is_one_line(harness: Command, data: Path, tmp_path:
     "said", ['"gsm8k"', "[1]", '{"gsm8k": 1}', '{"gsm8k": {"found": 2}}', '{"mmlu": {"found": [3]}}']
 )
 def test_what_a_checkpoint_does_not_say_as_a_training_does_is_one_line(
-    harness: Command, data: Path, tmp_path: Path, said: str
+    harness: Command, model: Path, data: Path, tmp_path: Path, said: str
 ) -> None:
-    pytest.importorskip("torch")
-    model = make_tiny_model(tmp_path / "model")
+    model = shutil.copytree(model, tmp_path / "model")
     (model / "harness.json").write_text(f'{{"prompt_format": "plain", "contamination": {said}}}', "utf-8")
     words = ("run", "-b", "gsm8k", "--data", data, "--out", tmp_path / "runs", "--limit", "1", "--model", model)
     done = harness(*words, "--dry-run")
