@@ -23,7 +23,7 @@ def contamination(plan: Plan) -> dict[str, Any] | None:
     said = read_checkpoint_file(Path(plan.options.model)).get("contamination", {})
     if plan.benchmark.name in said:
         sources.append(CHECKPOINT_FILE)
-        ids |= {*said[plan.benchmark.name]["found"]}
+        ids |= {*said[plan.benchmark.name].get("found")}
     if plan.options.trained_on:
         from harness.training.data.contamination import overlap, parts_in
 

@@ -66,7 +66,13 @@ def _item(row: Row) -> _Item:
 
 
 def _fault(row: Row) -> str | None:
-    return next((f"{name!r} must be text" for name in _NEEDED if not isinstance(row.get(name), str | None)), None)
+    if wrong := next((name for name in _NEEDED if not isinstance(row.get(name), str | None)), None):
+        return f"{wrong!r} must be text"
+    try:
+        _item(row)
+    except ValueError as error:  # of msgspec, for a key that is no UTF-8 too
+        return f"not as AlpacaEval writes it ({error})"
+    return None
 
 
 @hookimpl

@@ -32,7 +32,7 @@ class _Line(msgspec.Struct):
     filtered_resps: Any
     filter: str | None = None
     metrics: Sequence[str] | None = None
-    arguments: Any = None
+    arguments: dict[str, Any] | list[Any] | None = None
 
 
 _NEEDED = ("doc_id", "doc", "resps", "filtered_resps")

@@ -74,8 +74,8 @@ def _output(question: Any, place: str) -> RecordedOutput:
     output = next((question[name] for name in _OUTPUT if question.get(name) is not None), None)
     if isinstance(output, list) and len(output) == 1:  # as vLLM's outputs were once written
         [output] = output
-    told = msgspec.convert(question, _Question)
     try:
+        told = msgspec.convert(question, _Question)
         return RecordedOutput(
             place=place,
             output=text_of(output, "generated_text"),

@@ -94,12 +94,13 @@ class Network(nn.Module):
         A loss multiplies with its weight itself, chunk by chunk. As a layer it hands on the hidden states as they are,
         which tells FSDP when the weight is needed and when its gradient is there.
         """
-        head: nn.Module = self.lm.get_output_embeddings()
+        head: Any = self.lm.get_output_embeddings()
         if head.weight is self.lm.get_input_embeddings().weight:
             return None
-        vars(head)["forward"] = lambda hidden: hidden
+        head.forward = lambda hidden: hidden
         self._sharded_head = [head]
-        return head
+        unit: nn.Module = head
+        return unit
 
     @property
     def decoder(self) -> nn.Module:
