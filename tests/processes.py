@@ -24,8 +24,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-
 from harness.cli.ending import end_now
 
 IMPORTED = [
@@ -113,14 +111,21 @@ def _serve() -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        preloaded = [] if torch.cuda.is_available() else IMPORTED
-        multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
+        multiprocessing.get_context("forkserver").set_forkserver_preload([] if _has_gpu() else IMPORTED)
         forkserver.ensure_running()
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = before
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:  # the wheel is tested without
+        return False
+    return torch.cuda.is_available()
 
 
 def _free_port() -> int:
