@@ -74,7 +74,7 @@ EVENTS = [event({"choices": [{"text": "It "}]}), event({"choices": [{"text": "is
         (ANSWER, {"Content-Type": "text/plain"}),
         (ANSWER, {"Content-Type": ""}),
         (b"\xef\xbb\xbf\n" + ANSWER, {"Content-Type": "text/html; charset=utf-8"}),
-        (gzip.compress(ANSWER), {"Content-Encoding": "gzip"}),
+        (gzip.compress(ANSWER, mtime=0), {"Content-Encoding": "gzip"}),
         (b"".join(EVENTS), {"Content-Type": "text/event-stream"}),
         (b": keep-alive\n\n" + b"".join(EVENTS) + b"data: [DONE]\n\n", {}),
         (b'{"choices": [{"text": "It is 5."}], "error": null}', {}),
