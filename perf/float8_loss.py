@@ -5,9 +5,9 @@
 Each way is `harness train sft` in a process of its own, one after the other: eight rows of 1,024 tokens a step, all
 tokens learned, AdamW at --rate with the recipe's cosine, validated ten times. With --shape it is a Llama of that size
 with random weights, the same for all, that learns from the model's tokenizer alone. Printed are the losses at each
-validation, which multiplies as the training does, and that of the checkpoint by `harness loss`, which computes in bf16
-as an evaluation does; a line of JSON a way, and one of how far float8's are from bf16's. Exits 1 where tensorwise's
-checkpoint ends more than 0.2% away. Needs a GPU that computes in float8, and torchao.
+validation and that of the checkpoint by `harness loss`, all of them of products in bf16; a line of JSON a way, and one
+of how far float8's are from bf16's. Exits 1 where tensorwise's checkpoint ends more than 0.2% away. Needs a GPU that
+computes in float8, and torchao.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from harness.training.offload import offloaded, on_host
-from harness.training.parallel import sent
+from harness.training.parallel import local, sent
 
 Moments = Literal["auto", "bfloat16", "float32"]
 
@@ -274,14 +274,3 @@ def _seed(step: int, index: int) -> int:
 
 def _like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(parameter, dtype=dtype, requires_grad=False, memory_format=torch.contiguous_format)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a sharded tensor, any other tensor as it is; both share their memory.
-
-    Where a weight is gathered in float8, its part is torchao's wrapper of the tensor that is returned.
-    """
-    part: Any = getattr(tensor, "to_local", None)
-    found: Any = tensor if part is None else part()
-    inner: Tensor = getattr(found, "_tensor", found)
-    return inner

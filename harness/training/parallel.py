@@ -169,6 +169,25 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if full is None else full()
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a sharded tensor, any other tensor as it is; both share their memory.
+
+    Where a weight is gathered in float8, its part is torchao's wrapper of the tensor that is returned.
+    """
+    part: Any = getattr(tensor, "to_local", None)
+    found: Any = tensor if part is None else part()
+    inner: Tensor = getattr(found, "_tensor", found)
+    return inner
+
+
+def assembled(part: Tensor) -> Tensor:
+    """Return a tensor of which `part` is this rank's, all parts being of one size; all ranks must ask."""
+    from torch.distributed._functional_collectives import all_gather_tensor
+
+    every: Any = dist.group.WORLD
+    return all_gather_tensor(part, 0, every)
+
+
 def like(tensor: Tensor, model: Tensor) -> Tensor:
     """Return `tensor`, whole on every rank, as `model` has it: on its device, and sharded if it is."""
     here: Any = model

@@ -17,8 +17,8 @@ import torch
 
 from harness.testing.tiny import make_tiny_model
 from harness.training.model.float8 import to_float8
-from harness.training.optim import local
 from harness.training.options import TrainingOptions
+from harness.training.parallel import local
 from tests.aside import TORCHAO, needs_torchao
 from tests.processes import Processes, start
 from tests.training.test_parallel import curve

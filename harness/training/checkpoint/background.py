@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.training.model.memory import free_memory
-from harness.training.optim import local
-from harness.training.parallel import Ranks
+from harness.training.parallel import Ranks, local
 
 
 class Copies:

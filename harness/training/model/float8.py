@@ -5,22 +5,27 @@ multiplied, scaled so that the largest of a tensor (``tensorwise``) or of a row 
 (arXiv:2209.05433; arXiv:2407.21783, section 6.2). The output layer and the embeddings are left out, where rounding
 costs the most. Layers that learn are torchao's. Below an adapter weights do not change: they are cast once.
 
+Where gradients are off, as in a validation, nothing is rounded: the figures are of the model that is saved.
+
 Several GPUs gather weights that learn in float8 too, one byte each, where one scale holds for the whole of a weight.
 What FSDP holds of such a weight is torchao's wrapper of a rank's part, which casts it when it is gathered.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
 from harness.training.options import FLOAT8_GRAIN
+from harness.training.parallel import assembled, local
 
 if TYPE_CHECKING:
     from harness.training.options import TrainingOptions
@@ -86,6 +91,20 @@ def gathers_float8(options: TrainingOptions, world: int) -> bool:
     return world > 1 and options.float8 == "tensorwise" and not options.lora_rank
 
 
+def keep_parts(lm: Any) -> None:
+    """Leave this rank's exact part of each weight that is gathered in float8 with its layer, which may need the rest.
+
+    It is for validations, which are short: the layer waits for the parts of the others.
+    """
+    from torchao.float8.fsdp_utils import WeightWithDynamicFloat8CastTensor
+
+    layers: list[Any] = [module for module in lm.modules() if isinstance(module, _learning_layer())]
+    for layer in layers:
+        weight = layer.weight.detach()
+        if isinstance(weight.to_local(), WeightWithDynamicFloat8CastTensor):
+            layer.part = local(weight)
+
+
 def scale_weights(lm: Any) -> None:
     """Find what the weights that are gathered in float8 are scaled by, in one exchange; all ranks must ask.
 
@@ -97,10 +116,31 @@ def scale_weights(lm: Any) -> None:
 
 
 def _convert(lm: Any, options: TrainingOptions, names: Collection[str], **how: bool) -> None:
-    """Put torchao's layers in the place of those with these names."""
+    """Put layers that learn in float8 in the place of those with these names."""
     torchao = _torchao(options)
     config = replace(torchao.Float8LinearConfig.from_recipe_name(options.float8), **how)
     torchao.convert_to_float8_training(lm, config=config, module_filter_fn=lambda module, name: name in names)
+    for name in names:
+        lm.get_submodule(name).__class__ = _learning_layer()
+
+
+@functools.cache
+def _learning_layer() -> type[nn.Module]:
+    """Return torchao's layer, which is there where float8 is wanted, but exact where gradients are off."""
+    from torchao.float8.float8_linear import Float8Linear
+
+    class LearningFloat8(Float8Linear):  # type: ignore[misc]
+        """A linear layer that rounds to float8 where gradients are wanted; `part` is as `keep_parts` leaves it."""
+
+        part: Tensor | None = None
+
+        def forward(self, input: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                found: Tensor = super().forward(input)
+                return found
+            return F.linear(input, self.weight if self.part is None else assembled(self.part), self.bias)
+
+    return LearningFloat8
 
 
 def _evenly_shared(lm: Any, layers: Mapping[str, nn.Linear], world: int) -> set[str]:
@@ -131,6 +171,8 @@ class FrozenFloat8(nn.Linear):
         self.register_buffer("inverse", inverse, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return F.linear(input, self.weight, self.bias)
         rows = input.reshape(-1, input.shape[-1])
         product: Tensor = _Product.apply(rows, self.rounded, self.turned, self.inverse)  # type: ignore[no-untyped-call]
         found = product.view(*input.shape[:-1], self.out_features)

@@ -22,7 +22,7 @@ from harness.training.model.adapters import (
     settle_quantized,
 )
 from harness.training.model.attention import implementation
-from harness.training.model.float8 import check_float8, gathers_float8, scale_weights, to_float8
+from harness.training.model.float8 import check_float8, gathers_float8, keep_parts, scale_weights, to_float8
 from harness.training.model.memory import recompute_activations
 from harness.training.model.suitable import (
     ANOTHER,
@@ -217,5 +217,6 @@ def prepared(network: Network, options: TrainingOptions, ranks: Ranks) -> Networ
             raise ModelError(f"{name} is saved in another form than it computes in; train it on one GPU")
         shard(network, list(network.layers), ranks, late=network.head_apart())
     if gathers_float8(options, ranks.world):
+        keep_parts(network.lm)
         scale_weights(network.lm)
     return network.train()

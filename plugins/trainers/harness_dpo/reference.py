@@ -139,7 +139,8 @@ class Cache:
 
     def __init__(self, options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> None:
         self._options, self._model, self._data, self._ranks = options, model, data, ranks
-        rounded = [str(options.base_bits or ""), "" if options.float8 == "none" else f"float8 {options.float8}"]
+        float8 = "" if options.float8 == "none" else f"float8 {options.float8}, learning"
+        rounded = [str(options.base_bits or ""), float8]
         self._facts = {
             "model": model.digest,
             "data": data.digest,

@@ -32,6 +32,8 @@ def test_a_frozen_layer_is_that_of_its_weight_to_float8s_precision() -> None:
     assert 0.001 < ((found - wanted).norm() / wanted.norm()).item() < 0.05  # 3 bits behind the first one
     assert 0.001 < ((slope - exact).norm() / exact.norm()).item() < 0.1  # 2 bits
     assert rounded.weight is linear.weight and list(rounded.state_dict()) == ["weight", "bias"]
+    with torch.no_grad():
+        assert torch.equal(rounded(inputs), wanted)
 
 
 def test_every_linear_layer_but_the_output_below_an_adapter(tiny: Path) -> None:
@@ -48,20 +50,25 @@ def test_every_linear_layer_but_the_output_below_an_adapter(tiny: Path) -> None:
 @needs_torchao
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("recipe", ["tensorwise", "rowwise"])
-def test_layers_that_learn_get_gradients_close_to_exact_ones(
+def test_layers_that_learn_get_gradients_close_to_exact_ones_and_are_measured_exactly(
     tiny: Path, recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(TORCHAO)
     from transformers import AutoModelForCausalLM
 
-    gradients = []
+    gradients, losses, measured = [], [], []
     for rounds in (False, True):
         lm: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
         if rounds:
             assert len(to_float8(lm, TrainingOptions(float8=recipe), emulate=True)) == 7 * lm.config.num_hidden_layers
         ids = torch.arange(32)[None] % 50
-        lm(ids, labels=ids, use_cache=False).loss.backward()
+        loss = lm(ids, labels=ids, use_cache=False).loss
+        loss.backward()
         gradients.append({name: parameter.grad for name, parameter in lm.named_parameters()})
+        with torch.no_grad():
+            measured.append(lm(ids, labels=ids, use_cache=False).loss.item())
+        losses.append(loss.item())
+    assert losses[0] == measured[0] == measured[1] != losses[1]  # what is only measured is not rounded
     for name, exact in gradients[0].items():
         assert ((gradients[1][name] - exact).norm() / exact.norm()).item() < 0.25, name
 
