@@ -56,6 +56,8 @@ OURS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ours cached 32 x 2 full": ("cached", 32, {"recompute": "full"}),
     "ours same 32 x 2 shared": ("same", 32, {"share_prompt": True}),
     "ours cached 32 x 2 shared": ("cached", 32, {"share_prompt": True}),
+    "ours same 32 x 2 float8": ("same", 32, {"float8": "tensorwise"}),
+    "ours cached 32 x 2 float8": ("cached", 32, {"float8": "tensorwise"}),
     "ours other GPU 32 x 2": ("cuda:1", 32, {}),
 }
 #: name → (microbatch, activation checkpointing, Liger, reference computed beforehand)
@@ -78,6 +80,8 @@ RATIOS = [
     ("ours same 32 x 2 shared", "TRL + Liger 8 x 8", 2.8),
     ("ours cached 32 x 2 shared", "TRL + Liger 8 x 8", 3.2),
     ("ours cached 64 x 1 full", "TRL cached 16 x 4 checkpointing", 1.0),
+    ("ours same 32 x 2 float8", "ours same 32 x 2", 1.0),
+    ("ours cached 32 x 2 float8", "ours cached 32 x 2", 1.0),
 ]
 
 
@@ -109,12 +113,15 @@ def random_pairs(count: int, share: bool = False) -> Any:
 def random_network(layers: int, options: Any, ranks: Any, like: Any = None) -> Any:
     """Return a network as the loop trains it, on the ranks' device, with the weights of `like` if that is given."""
     from harness.training.model.attention import implementation
+    from harness.training.model.float8 import to_float8
     from harness.training.model.network import Network, prepared
 
     kind = implementation("auto", ranks.device, torch.bfloat16, True)
     model = random_model(layers, kind, str(ranks.device))
     if like is not None:
         model.load_state_dict(like.lm.state_dict())
+    if options.float8 != "none":
+        to_float8(model, options, world=ranks.world)
     return prepared(Network(model), options, ranks)
 
 

@@ -145,7 +145,8 @@ def run_ours(
 ) -> dict[str, float]:
     """Run whole steps of the loop, with `more` options; return tokens a second, seconds of a step and of the first.
 
-    With ``apart`` adapters are multiplied by themselves, not with the layers that they stand beside.
+    With ``apart`` adapters are multiplied by themselves, not with the layers that they stand beside; ``flash`` names
+    the kernels by which torch attends in documents.
     """
     from harness.interfaces import TrainingRun
     from harness.training.checkpoint.folder import TrainingProgress
@@ -153,6 +154,7 @@ def run_ours(
     from harness.training.model import network as network_module
     from harness.training.model.adapters import adapter_config, add_adapter
     from harness.training.model.attention import fastest_kernels, implementation
+    from harness.training.model.flash import use_flash
     from harness.training.model.float8 import to_float8
     from harness.training.model.network import Network, prepared
     from harness.training.options import TrainingOptions
@@ -160,6 +162,7 @@ def run_ours(
     from harness_sft.trainer import nll
 
     apart = more.pop("apart", False)
+    use_flash(more.pop("flash", None))
     options = TrainingOptions(
         batch_size=batch, microbatch_size=microbatch, epochs=1000, log_every=10**6, warmup=2, **more
     )

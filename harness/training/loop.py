@@ -32,6 +32,7 @@ from harness.training.data.tokens import cache_folder
 from harness.training.graphs import Graphs, recorder
 from harness.training.metrics import Metrics, draw_curves, duration, means, peak_flops
 from harness.training.model.attention import fastest_kernels
+from harness.training.model.flash import settle_flash
 from harness.training.model.float8 import gathers_float8, scale_weights
 from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
@@ -93,10 +94,12 @@ def train(job: Job) -> Path:
     prepare_process()
     ranks = join(options.device)
     _set_determinism(options, ranks)
-    dtype = str(weights_dtype(options, ranks.device)).removeprefix("torch.")  # auto is another one on another device
-    identity = {**job.identity, "dtype": dtype}
+    dtype = weights_dtype(options, ranks.device)
+    identity = {**job.identity, "dtype": str(dtype).removeprefix("torch.")}  # auto is another one on another device
+    flash = settle_flash(options, job.run.model, job.rows, dtype, job.packed, ranks)
+    card = job.card if flash is None else {**job.card, "flash_attention": flash}
     checkpoints = Checkpoints(
-        job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer, kept=options.keep
+        job.run.out, ranks, identity=identity, card=card, tokenizer=job.tokenizer, kept=options.keep
     )
     with checkpoints, fastest_kernels(ranks.device):
         start = checkpoints.latest()

@@ -115,6 +115,20 @@ def test_a_training_in_float8_learns_as_one_in_bf16_does(tmp_path: Path, problem
     assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.05)
 
 
+@pytest.fixture(params=[None, "FA3", "FA4"])
+def flash(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each of the flash kernels that torch can attend by, where they are installed."""
+    from harness.training.model.flash import use_flash
+
+    try:
+        use_flash(request.param)
+    except ImportError:
+        pytest.skip(f"{request.param} is not installed")
+    yield
+    use_flash(None)
+
+
+@pytest.mark.usefixtures("flash")
 @pytest.mark.parametrize("heads", [4, 2])
 def test_packed_attention_is_as_exact_as_attention_of_each_document(heads: int) -> None:
     from harness.training.model.attention import VARLEN, implementation

@@ -47,7 +47,7 @@ def implementation(wanted: Attention, device: torch.device, dtype: torch.dtype, 
         return SDPA
     if wanted == "flash" or (wanted == "auto" and is_flash_attn_2_available()):
         return "flash_attention_2"
-    AttentionInterface.register(VARLEN, partial(_varlen, _varlen_kernel()))
+    AttentionInterface.register(VARLEN, partial(_varlen, varlen_kernel()))
     return VARLEN
 
 
@@ -112,7 +112,7 @@ def _varlen(
     return result[None], None
 
 
-def _varlen_kernel() -> Callable[..., Tensor]:
+def varlen_kernel() -> Callable[..., Tensor]:
     """Return torch's kernel; from 2.12 on it wants to be told that key heads may be fewer."""
     from torch.nn.attention.varlen import varlen_attn
 

@@ -27,6 +27,7 @@ from harness.models import ModelFolder, find_model
 from harness.training.batch import Batch, steps_in_epoch
 from harness.training.data.tokens import cache_folder
 from harness.training.metrics import duration
+from harness.training.model.flash import flash_in_use
 from harness.training.model.network import Network, load_network, weights_dtype
 from harness.training.parallel import Ranks, device_of
 from harness.training.session import Session
@@ -132,15 +133,15 @@ def without_adapter(policy: Network, batch: Batch) -> Tensor:
 class Cache:
     """Log-probabilities of all pairs under a model, computed once and kept in a file.
 
-    The file is named by the digest of all that they depend on: the model, the tokens, the prompt format, and what
-    weights are rounded to. It is replaced as a whole, now and then while they are computed, so that an interrupted
+    The file is named by the digest of all that they depend on: the model, the tokens, the prompt format, and how
+    computing rounds. It is replaced as a whole, now and then while they are computed, so that an interrupted
     computation goes on from there; those still to come are NaN in it.
     """
 
     def __init__(self, options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> None:
         self._options, self._model, self._data, self._ranks = options, model, data, ranks
         float8 = "" if options.float8 == "none" else f"float8 {options.float8}, learning"
-        rounded = [str(options.base_bits or ""), float8]
+        rounded = [str(options.base_bits or ""), float8, flash_in_use() or ""]
         self._facts = {
             "model": model.digest,
             "data": data.digest,
