@@ -199,14 +199,25 @@ MODES = [
 def test_the_first_loss_is_log_2_wherever_the_reference_is(
     pairs: Path, tmp_path: Path, mode: str, ranks: int, share: str
 ) -> None:
-    model = make_tiny_model(tmp_path / "model", hidden=256, layers=4)
+    check_first_loss(pairs, tmp_path, {"reference": mode, "share_prompt": share}, ranks)
+
+
+@pytest.mark.parametrize(("mode", "ranks"), [*MODES[:3], MODES[3]])
+def test_the_first_loss_is_log_2_in_float8(pairs: Path, tmp_path: Path, mode: str, ranks: int) -> None:
+    """Policy and reference round in training, and neither does in a validation."""
+    pytest.importorskip("torchao")
+    check_first_loss(pairs, tmp_path, {"reference": mode, "float8": "tensorwise"}, ranks)
+
+
+def check_first_loss(pairs: Path, folder: Path, more: Mapping[str, str], ranks: int) -> None:
+    """Train with preference pairs and hold losses and rewards before the first step against what they must be."""
+    model, out = make_tiny_model(folder / "model", hidden=256, layers=4), folder / "out"
     settings = {
-        "data": json.dumps([str(pairs)]), "prompt_format": "plain", "reference": mode, "share_prompt": share,
-        "batch_size": "160", "microbatch_size": "8", "validation_pairs": "40", "epochs": "3", "log_every": "1",
-        "learning_rate": "1e-4", "warmup": "0", "lora_rank": "8" if mode == "adapter" else "0",
+        "data": json.dumps([str(pairs)]), "prompt_format": "plain", "batch_size": "160", "microbatch_size": "8",
+        "validation_pairs": "40", "epochs": "3", "log_every": "1", "learning_rate": "1e-4", "warmup": "0",
+        "lora_rank": "8" if more["reference"] == "adapter" else "0", **more,
     }  # fmt: skip
-    train("dpo", model, tmp_path / "out", settings, ranks=ranks)
-    out = tmp_path / "out"
+    train("dpo", model, out, settings, ranks=ranks)
     assert metrics(out, "loss")[0] == pytest.approx(0.6931472, abs=1e-6)
     assert metrics(out, "validation/loss")[0] == pytest.approx(0.6931472, abs=1e-6)
     for side in ("chosen", "rejected"):
