@@ -2,13 +2,14 @@
 
     python perf/ray_gpus.py [--shape 8B | --model DIR] [--ways hand,ray,parallel,one] [--out FILE] [--seconds N]
 
-Each way is a process of its own that loads the model, answers a few prompts to warm up, and then all of them: 4,000
-questions like MMLU's and 1,319 like GSM8K's. Seconds are those of `harness run` without loading (rendering, generation,
-parsing, scoring, the journal, results.json); those by hand are from the moment at which both processes, loaded and
-warm, are given their halves as token ids until the later one has finished its call of `LLM.generate`. With --shape the
-weights are random. A JSON line a way and, at the end, one of ratios go to --out ($OUT/ray_gpus.jsonl, else standard
-output). A way that would begin after --seconds is left out, and said to be. --engine transformers --gpus 0 tries the
-script on a CPU; the ways by vLLM are left out then.
+Each way is a process of its own that loads the model, begins to answer all prompts, so that what is compiled or chosen
+at first for batches of any size is there, and then answers them: 4,000 questions like MMLU's and 1,319 like GSM8K's.
+Seconds are those of `harness run` without loading (rendering, generation, parsing, scoring, the journal, results.json);
+those by hand are from the moment at which both processes, loaded and warm, are given their halves as token ids until
+the later one has finished its call of `LLM.generate`. With --shape the weights are random. A JSON line a way and, at
+the end, one of ratios go to --out ($OUT/ray_gpus.jsonl, else standard output). A way that would begin after --seconds
+is left out, and said to be. --engine transformers --gpus 0 tries the script on a CPU; the ways by vLLM are left out
+then.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ WAYS = {
 #: (way, the way that it is measured by, the least ratio of their rates that is wanted)
 RATIOS = [("ray", "hand", 1.0), ("ray", "parallel", 0.99), ("ray", "one", 1.95), ("parallel", "hand", 1.0)]
 
-WARM = 64
+#: Tokens that are generated for each prompt beforehand.
+WARM = 8
 
 
 def make_all(arguments: argparse.Namespace, way: str, folder: Path) -> tuple[Plan, ...]:
@@ -84,8 +86,10 @@ def by_harness(arguments: argparse.Namespace, way: str) -> Iterator[tuple[str, A
             model = respondent.loaded()
             yield "load_seconds", round(time.perf_counter() - started, 1)
             for plan in plans:
-                warm = [plan.request(index)[1] for index in plan.selection[:WARM]]
-                list(model.generate(warm))
+                requests = (plan.request(index)[1] for index in plan.selection)
+                short = replace(plan.generation, max_tokens=WARM)
+                for _ in model.generate(replace(each, generation=short) for each in requests):
+                    pass
             for plan in plans:
                 outcome = run(replace(plan, respondent=respondent), fresh=True, progress=False)
                 session = outcome.timing.sessions[-1]
@@ -186,7 +190,9 @@ def half(given: str) -> None:
         for each in told["work"]
     ]
     for prompts, sampling in tasks:
-        llm.generate(prompts[: WARM // 2], sampling, use_tqdm=False)
+        short = sampling.clone()
+        short.max_tokens = WARM
+        llm.generate(prompts, short, use_tqdm=False)
     print("#half ready", flush=True)
     for prompts, sampling in tasks:
         sys.stdin.readline()

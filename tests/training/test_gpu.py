@@ -247,7 +247,8 @@ def test_two_gpus_train_as_one_and_one_goes_on(
     one, two = tmp_path / "one", tmp_path / "two"
     train(trainer, model, one, settings)
     train(trainer, model, two, settings, ranks=2)
-    expected = pytest.approx(metrics(one, "loss"), rel=0.02)
+    # One scale holds for all tokens of a microbatch, and two GPUs cut a step into others.
+    expected = pytest.approx(metrics(one, "loss"), rel=0.02 if float8 == "none" else 0.05)
     assert metrics(two, "loss") == expected
     for name in ("last", "best"):  # back to where it was before its last save
         if (two / name).exists():
