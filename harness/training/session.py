@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import configure
-from harness.errors import ConfigError
+from harness.errors import ConfigError, ModelError
 from harness.interfaces import TrainingRun
 from harness.models import ModelFolder, find_model
 from harness.prompts import format_options, read_checkpoint_file
@@ -153,6 +153,7 @@ class Session:
             name = options.name
             raise ConfigError(f"""no data given: data = ["FILE"] under [{name}], or --set '{name}.data=["FILE"]'""")
         self.model: ModelFolder = find_model(run.model)
+        refuse_quantized(self.model, options.name)
         limit, length = self.model.context, options.sequence_length
         if limit is not None and length > limit:
             raise ConfigError(f"{options.name}.sequence_length={length} is above the model's {limit:,} tokens")
@@ -285,6 +286,18 @@ class _Entry:
     file: str = ""
     weight: float = 1.0
     columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def refuse_quantized(model: ModelFolder, trainer: str) -> None:
+    """Raise ModelError for a model whose weights are kept in few bits: nothing could be learned or saved in them."""
+    kept = model.config.get("quantization_config")
+    if kept:
+        method = kept.get("quant_method", "unknown") if isinstance(kept, Mapping) else kept
+        raise ModelError(
+            f"{model}: its weights are quantized already ({str(method)[:40]!r}), and such are not trained; give the "
+            f"model that it was made of, on which adapters can be trained in 4 bits ({trainer}.lora_rank=16, "
+            f"{trainer}.base_bits=4)"
+        )
 
 
 def readings_text(tokens: Tokens) -> str:

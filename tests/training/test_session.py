@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness import __version__
-from harness.errors import ConfigError
+from harness.errors import ConfigError, ModelError
 from harness.interfaces import TrainingRun
 from harness.models import ModelFolder, find_model
 from harness.prompts import find_format
@@ -139,6 +139,21 @@ def test_what_every_trainer_refuses(own: Own, run: TrainingRun) -> None:
         replace(own, sequence_length=4096).plan(run)
     with pytest.raises(ConfigError, match="an entry of own's data has no option 'wieght'"):
         replace(own, data=({"file": "a", "wieght": 2},)).plan(run)
+
+
+@pytest.mark.parametrize("kept", [{"quant_method": "gptq", "bits": 4}, {"bits": 8}, "4 bits\nor so"])
+def test_a_model_in_few_bits_is_not_trained(own: Own, run: TrainingRun, tiny: Path, tmp_path: Path, kept: Any) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    described = json.loads((model / "config.json").read_text()) | {"quantization_config": kept}
+    (model / "config.json").write_text(json.dumps(described))
+    with pytest.raises(
+        ModelError, match=r"quantized already \('(gptq|unknown|4 bits..or so)'\).* own.base_bits=4"
+    ) as found:
+        own.plan(replace(run, model=str(model)))
+    assert "\n" not in str(found.value)
+    described["quantization_config"] = None
+    (model / "config.json").write_text(json.dumps(described))
+    own.plan(replace(run, model=str(model)))
 
 
 def test_the_models_files_are_read_once(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heapreplace
 
 from harness.engines.ray.replica import Asked
 from harness.types import Request
@@ -91,3 +92,21 @@ class Backlog:
             return [asked]
         self._apart.append(asked)
         return []
+
+
+def dealt(taken: Iterable[Asked], free: Sequence[int]) -> list[list[Asked]]:
+    """Return what each replica gets of `taken`, given how many more each may have: one by one, where most is free.
+
+    So all have about as much to do, and none is still busy when the others are done.
+
+    >>> [len(share) for share in dealt([None] * 9, [10, 10, 4])]
+    [5, 4, 0]
+    """
+    shares: list[list[Asked]] = [[] for _ in free]
+    places = [(-count, place) for place, count in enumerate(free)]
+    heapify(places)
+    for asked in taken:
+        count, place = places[0]
+        heapreplace(places, (count + 1, place))
+        shares[place].append(asked)
+    return shares

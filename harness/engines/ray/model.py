@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from harness.engines.ray.backlog import Backlog
+from harness.engines.ray.backlog import Backlog, dealt
 from harness.engines.ray.fleet import Fleet
 from harness.engines.ray.messages import Failed, News, Unanswered
 from harness.engines.ray.options import RayOptions
@@ -77,7 +77,7 @@ class RayModel:
             yield from self._arrived(fleet, backlog, 0 if given else _LOOK)
 
     def _refill(self, fleet: Fleet, backlog: Backlog) -> bool:
-        """Give one replica what it has room for; return whether there was something to give."""
+        """Give the replicas what they have room for; return whether there was something to give."""
         ready = fleet.ready
         if backlog.suspects and ready:
             if self._apart not in ready:
@@ -87,12 +87,12 @@ class RayModel:
         elif self._apart is not None and not self._apart.in_flight:
             self._apart = None
         open_ = [each for each in ready if each is not self._apart]
-        roomiest = max(open_, key=lambda each: each.free, default=None)
-        if roomiest is None or roomiest.free < roomiest.portion or not backlog.more:
+        if not backlog.more or not any(each.free >= each.portion for each in open_):
             return False
-        taken = backlog.take(min(roomiest.free, roomiest.portion))
-        if taken:
-            roomiest.submit(self._epoch, taken)
+        taken = backlog.take(sum(each.free for each in open_))
+        for replica, share in zip(open_, dealt(taken, [each.free for each in open_]), strict=True):
+            if share:
+                replica.submit(self._epoch, share)
         return bool(taken)
 
     def _arrived(self, fleet: Fleet, backlog: Backlog, timeout: float) -> Iterator[Completion]:
