@@ -1,15 +1,15 @@
 """Two GPUs by way of Ray, by vLLM's data parallelism, and by two processes started by hand, on the same prompts.
 
-    python perf/ray_gpus.py [--shape 8B | --model DIR] [--ways hand,ray,parallel,one] [--out FILE] [--seconds N]
+    python perf/ray_gpus.py [--shape 8B | --model DIR] [--ways hand,ray,parallel,one] [--turns 3] [--out FILE]
 
-Each way is a process of its own that loads the model, begins to answer all prompts, so that what is compiled or chosen
-at first for batches of any size is there, and then answers them: 4,000 questions like MMLU's and 1,319 like GSM8K's.
-Seconds are those of `harness run` without loading (rendering, generation, parsing, scoring, the journal, results.json);
-those by hand are from the moment at which both processes, loaded and warm, are given their halves as token ids until
-the later one has finished its call of `LLM.generate`. With --shape the weights are random. A JSON line a way and, at
-the end, one of ratios go to --out ($OUT/ray_gpus.jsonl, else standard output). A way that would begin after --seconds
-is left out, and said to be. --engine transformers --gpus 0 tries the script on a CPU; the ways by vLLM are left out
-then.
+Each way is a process of its own. All load the model, one after the other, into shares of the GPUs' memory, and begin to
+answer all prompts, so that what is compiled or chosen at first for batches of any size is there. Then they answer them
+in turns: 4,000 questions like MMLU's and 1,319 like GSM8K's. Seconds are those of `harness run` without loading
+(rendering, generation, parsing, scoring, the journal, results.json); those by hand are from the moment at which both
+processes are given their halves as token ids until the later one has finished its call of `LLM.generate`. With --shape
+the weights are random. A JSON line a way and turn and, at the end, one of ratios, medians of the turns, go to --out
+($OUT/ray_gpus.jsonl, else standard output). No turn begins that would end after --seconds. --engine transformers
+--gpus 0 tries the script on a CPU, without the ways that are vLLM's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ def make_all(arguments: argparse.Namespace, way: str, folder: Path) -> tuple[Pla
             "vllm.engine_args.enable_prefix_caching=false",
             *(["vllm.engine_args.load_format=dummy"] if arguments.shape else []),
             *([f"vllm.max_num_seqs={arguments.max_num_seqs}"] if arguments.max_num_seqs else []),
+            f"vllm.gpu_memory_utilization={arguments.share}",
         ]
     if engine == "ray":
         pairs += [f"ray.engine={arguments.engine}"]
@@ -76,45 +79,43 @@ def make_all(arguments: argparse.Namespace, way: str, folder: Path) -> tuple[Pla
     return tuple(plans)
 
 
-def by_harness(arguments: argparse.Namespace, way: str) -> Iterator[tuple[str, Any]]:
-    """Yield seconds and counts of each benchmark, run as `harness run` does, with one model for both."""
+def by_harness(arguments: argparse.Namespace, way: str) -> None:
+    """Load a model, and run each benchmark that is asked for as `harness run` does."""
     with tempfile.TemporaryDirectory() as folder:
-        plans = make_all(arguments, way, Path(folder))
-        respondent = plans[0].respondent
+        plans = {plan.benchmark.name: plan for plan in make_all(arguments, way, Path(folder))}
+        respondent = next(iter(plans.values())).respondent
         with respondent:
             started = time.perf_counter()
             model = respondent.loaded()
-            yield "load_seconds", round(time.perf_counter() - started, 1)
-            for plan in plans:
+            seconds = time.perf_counter() - started
+            for plan in plans.values():
                 requests = (plan.request(index)[1] for index in plan.selection)
                 short = replace(plan.generation, max_tokens=WARM)
                 for _ in model.generate(replace(each, generation=short) for each in requests):
                     pass
-            for plan in plans:
+            tell({"load_seconds": round(seconds, 1)})
+            for line in sys.stdin:
+                plan = plans[line.strip()]
                 outcome = run(replace(plan, respondent=respondent), fresh=True, progress=False)
                 session = outcome.timing.sessions[-1]
-                yield (
-                    plan.benchmark.name,
+                tell(
                     {
-                        "examples": session.examples,
-                        "seconds": session.generation_seconds,
-                        "rate": round(session.examples / session.generation_seconds, 2),
-                        "completion_tokens": session.completion_tokens,
+                        **measured(session.examples, session.generation_seconds, session.completion_tokens),
                         "failed": outcome.results.failed.count,
-                    },
+                        "notices": list(getattr(model, "notices", ())),
+                    }
                 )
-            yield "notices", list(getattr(model, "notices", ()))
 
 
-def by_hand(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """Yield the same of two processes with one GPU each, which are given halves of the prompts."""
+def by_hand(arguments: argparse.Namespace) -> None:
+    """Do the same with two processes with one GPU each, which are given halves of the prompts."""
     with tempfile.TemporaryDirectory() as folder:
         plans = make_all(arguments, "hand", Path(folder))
         engine = plans[0].respondent.engine
         assert isinstance(engine, VllmEngine)
         setup = engine.setup(str(arguments.model))
-        work: list[dict[str, Any]] = [
-            {
+        work: dict[str, dict[str, Any]] = {
+            plan.benchmark.name: {
                 "sampling": {
                     "temperature": 0.0, "max_tokens": plan.generation.max_tokens, "stop": list(plan.generation.stop),
                     "stop_token_ids": list(setup.stop_token_ids),
@@ -122,92 +123,93 @@ def by_hand(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                 "prompts": [list(plan.request(index)[1].prompt.token_ids or ()) for index in plan.selection],
             }
             for plan in plans
-        ]  # fmt: skip
+        }  # fmt: skip
         started = time.perf_counter()
         halves = []
         for number in range(2):
-            part = [{**each, "prompts": each["prompts"][number::2]} for each in work]
+            part = {name: {**each, "prompts": each["prompts"][number::2]} for name, each in work.items()}
             given = Path(folder) / f"half-{number}.json"
             given.write_text(json.dumps({"arguments": dict(setup.arguments), "work": part}))
             visible = {} if arguments.gpus == 0 else {"CUDA_VISIBLE_DEVICES": str(number)}
-            halves.append(
-                subprocess.Popen(
-                    [sys.executable, __file__, "--half", str(given)],
-                    env={**os.environ, **visible, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        _heard(halves)
-        yield "load_seconds", round(time.perf_counter() - started, 1)
-        for plan, each in zip(plans, work, strict=True):
+            environment = {**os.environ, **visible, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+            halves.append(child(["--half", str(given)], env=environment))
+        for each in halves:
+            heard(each)
+        tell({"load_seconds": round(time.perf_counter() - started, 1)})
+        for line in sys.stdin:
             started = time.perf_counter()
-            _say(halves)
-            tokens = sum(map(int, _heard(halves)))
-            seconds = time.perf_counter() - started
-            count = len(each["prompts"])
-            yield (
-                plan.benchmark.name,
-                {
-                    "examples": count,
-                    "seconds": round(seconds, 3),
-                    "rate": round(count / seconds, 2),
-                    "completion_tokens": tokens,
-                },
-            )
-        for half in halves:
-            half.communicate(timeout=60)
-
-
-def _say(halves: Sequence[Any]) -> None:
-    for half in halves:
-        half.stdin.write("go\n")
-        half.stdin.flush()
-
-
-def _heard(halves: Sequence[Any]) -> list[str]:
-    """Return what each half says next behind a mark; vLLM says things of its own on the same stream."""
-    found = []
-    for half in halves:
-        for line in half.stdout:
-            if line.startswith("#half "):
-                found.append(line.removeprefix("#half ").strip())
-                break
-        else:
-            raise SystemExit("a process by hand has ended")
-    return found
+            for each in halves:
+                ask(each, line.strip())
+            tokens = sum(heard(each)["tokens"] for each in halves)
+            tell(measured(len(work[line.strip()]["prompts"]), time.perf_counter() - started, tokens))
+        for each in halves:
+            each.communicate(timeout=60)
 
 
 def half(given: str) -> None:
-    """Load vLLM, warm up, and generate a list of prompts at each line that comes in."""
+    """Load vLLM, warm up, and generate the prompts of each benchmark that is asked for."""
     from vllm import LLM, SamplingParams
 
     told = json.loads(Path(given).read_text())
     llm = LLM(**told["arguments"])
-    tasks = [
-        ([{"prompt_token_ids": ids} for ids in each["prompts"]], SamplingParams(**each["sampling"]))
-        for each in told["work"]
-    ]
-    for prompts, sampling in tasks:
+    tasks = {
+        name: ([{"prompt_token_ids": ids} for ids in each["prompts"]], SamplingParams(**each["sampling"]))
+        for name, each in told["work"].items()
+    }
+    for prompts, sampling in tasks.values():
         short = sampling.clone()
         short.max_tokens = WARM
         llm.generate(prompts, short, use_tqdm=False)
-    print("#half ready", flush=True)
-    for prompts, sampling in tasks:
-        sys.stdin.readline()
+    tell({})
+    for line in sys.stdin:
+        prompts, sampling = tasks[line.strip()]
         outputs = llm.generate(prompts, sampling, use_tqdm=False)
-        print(f"#half {sum(len(each.outputs[0].token_ids) for each in outputs)}", flush=True)
+        tell({"tokens": sum(len(each.outputs[0].token_ids) for each in outputs)})
 
 
-def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the ratios of rates, by benchmark, and whether they are what is wanted."""
+def measured(examples: int, seconds: float, tokens: int | None) -> dict[str, Any]:
+    """Return what is told of a benchmark."""
+    rate = round(examples / seconds, 2)
+    return {"examples": examples, "seconds": round(seconds, 3), "rate": rate, "completion_tokens": tokens}
+
+
+def child(words: Sequence[str], **how: Any) -> subprocess.Popen[str]:
+    """Start this script as a process that is asked on its standard input."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, __file__, *words], text=True, **pipes, **how)
+
+
+def ask(process: subprocess.Popen[str], name: str) -> None:
+    """Ask a process for a benchmark; that it has ended is told by what is heard next."""
+    assert process.stdin is not None
+    with suppress(OSError):
+        print(name, file=process.stdin, flush=True)
+
+
+def tell(record: Mapping[str, Any]) -> None:
+    """Answer, behind a mark: libraries say things of their own on the same stream."""
+    print("#told " + json.dumps(record), flush=True)
+
+
+def heard(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return what a process tells next; SystemExit where it has ended."""
+    for line in process.stdout or ():
+        if line.startswith("#told "):
+            found: dict[str, Any] = json.loads(line.removeprefix("#told "))
+            return found
+    raise SystemExit(f"a process has ended with exit code {process.wait()}")
+
+
+def ratios(rates: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, Any]:
+    """Return the ratios of rates by benchmark, medians and ends of the turns, and whether they are what is wanted."""
     made: dict[str, Any] = {}
     for way, by, wanted in RATIOS:
         for name in ("mmlu", "gsm8k"):
-            if name in found.get(way, {}) and name in found.get(by, {}):
-                ratio = round(found[way][name]["rate"] / found[by][name]["rate"], 4)
-                made[f"{way}/{by} {name}"] = {"ratio": ratio, "wanted": wanted, "reached": ratio >= wanted}
+            pairs = zip(rates.get((way, name), ()), rates.get((by, name), ()), strict=False)
+            if found := [round(one / other, 4) for one, other in pairs]:
+                ratio = statistics.median(found)
+                spread = {"least": min(found), "most": max(found)}
+                made[f"{way}/{by} {name}"] = {"ratio": ratio, **spread, "wanted": wanted, "reached": ratio >= wanted}
     return made
 
 
@@ -223,10 +225,12 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=int, default=1319, help="questions like GSM8K's [1319]")
     parser.add_argument("--max-tokens", type=int, default=160, help="tokens of a completion at most [160]")
     parser.add_argument("--max-num-seqs", type=int, help="requests that vLLM runs at a time [vLLM's own]")
-    parser.add_argument("--seconds", type=float, default=530, help="no way begins that would end after them [530]")
+    parser.add_argument("--turns", type=int, default=3, help="how often each answers all prompts [3]")
+    parser.add_argument("--seconds", type=float, default=570, help="no turn begins that would end after them [570]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of harness run, repeatable")
     parser.add_argument("--out", type=Path, help="file for the JSON lines [$OUT/ray_gpus.jsonl, or standard output]")
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=float, default=0.9, help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--half", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -234,19 +238,21 @@ def main() -> None:
     if arguments.half:
         half(arguments.half)
         return
-    if arguments.way:
-        made = by_hand(arguments) if arguments.way == "hand" else by_harness(arguments, arguments.way)
-        print("#way " + json.dumps(dict(made)), flush=True)
-        return
-    measure(arguments)
+    if arguments.way == "hand":
+        by_hand(arguments)
+    elif arguments.way:
+        by_harness(arguments, arguments.way)
+    else:
+        measure(arguments)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measure the ways one after the other, and tell each as it is done."""
+    """Measure the ways in turns, and say each result as it is there."""
     out = arguments.out or (Path(os.environ["OUT"]) / "ray_gpus.jsonl" if "OUT" in os.environ else None)
-    begun, longest, found = time.monotonic(), 0.0, dict[str, dict[str, Any]]()
+    begun, longest, rates = time.monotonic(), 0.0, dict[tuple[str, str], list[float]]()
+    ways = arguments.ways.split(",")
 
-    def tell(record: object) -> None:
+    def say(record: object) -> None:
         print(json.dumps(record), flush=True)
         if out is not None:
             with out.open("a", encoding="utf-8") as file:
@@ -257,27 +263,26 @@ def measure(arguments: argparse.Namespace) -> None:
         model = arguments.model or make_model(folder / "model", arguments.shape)
         data = make_questions(folder / "data", arguments.gsm8k)
         made_mmlu(data)
-        for way in arguments.ways.split(","):
-            if time.monotonic() - begun + longest > arguments.seconds:
-                tell({"way": way, "left_out": f"{time.monotonic() - begun:.0f} s have passed"})
-                continue
+        shared = ["--model", str(model), "--data", str(data), "--share", f"{0.9 / len(ways):.3f}"]
+        processes = {}
+        for way in ways:
+            processes[way] = child([*sys.argv[1:], *shared, "--way", way])
+            say({"way": way, **heard(processes[way])})
+        for turn in range(arguments.turns):
             started = time.monotonic()
-            words = [word for word in sys.argv[1:] if word != "--ways" and word != arguments.ways]
-            command = [sys.executable, __file__, *words, "--way", way, "--model", str(model), "--data", str(data)]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.seconds)
-                lines = [line for line in done.stdout.splitlines() if line.startswith("#way ")]
-                said = f"exit code {done.returncode}: {done.stderr[-1500:]}"
-            except subprocess.TimeoutExpired:
-                lines, said = [], f"more than {arguments.seconds:g} s"
-            whole = round(time.monotonic() - started, 1)
-            longest = max(longest, whole)
-            if not lines:
-                tell({"way": way, "error": said, "seconds": whole})
-                continue
-            found[way] = json.loads(lines[0].removeprefix("#way "))
-            tell({"way": way, **found[way], "seconds": whole})
-    tell({"ratios": ratios(found), "seconds": round(time.monotonic() - begun, 1)})
+            if started - begun + longest > arguments.seconds:
+                say({"left_out": f"{arguments.turns - turn} turns: {started - begun:.0f} s have passed"})
+                break
+            for benchmark in ("mmlu", "gsm8k"):
+                for way, process in processes.items():
+                    ask(process, benchmark)
+                    found = heard(process)
+                    say({"turn": turn, "way": way, "benchmark": benchmark, **found})
+                    rates.setdefault((way, benchmark), []).append(found["rate"])
+            longest = max(longest, time.monotonic() - started)
+        for process in processes.values():
+            process.communicate(timeout=120)
+    say({"ratios": ratios(rates), "seconds": round(time.monotonic() - begun, 1)})
 
 
 if __name__ == "__main__":
