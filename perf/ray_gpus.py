@@ -263,7 +263,8 @@ def measure(arguments: argparse.Namespace) -> None:
         model = arguments.model or make_model(folder / "model", arguments.shape)
         data = make_questions(folder / "data", arguments.gsm8k)
         made_mmlu(data)
-        shared = ["--model", str(model), "--data", str(data), "--share", f"{0.9 / len(ways):.3f}"]
+        share = 0.9 / len(ways) / (1 if arguments.gpus else 4)  # processes by hand share a CPU's memory
+        shared = ["--model", str(model), "--data", str(data), "--share", f"{share:.3f}"]
         processes = {}
         for way in ways:
             processes[way] = child([*sys.argv[1:], *shared, "--way", way])
