@@ -1,4 +1,4 @@
-"""Short ways to ask a `CompletionsServer` through the engine ``openai``, and to say what a model chooses."""
+"""Short ways to ask a `CompletionsServer` through the engine ``openai``, and a model, and to say what one chooses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from harness.engines.decoding import Row
 from harness.engines.openai import OpenAIEngine
+from harness.testing.tiny import word_problems
 from harness.types import Completion, Generation, Prompt, Request
 from tests.completions_server import CompletionsServer
 
@@ -39,6 +40,29 @@ def ask_one(server: CompletionsServer, prompt: Prompt | str = "a question", **op
 def change(answer: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Return the answer with fields of its first choice replaced."""
     return answer | {"choices": [answer["choices"][0] | fields]}
+
+
+def requests_for(tokenizer: Any, texts: Sequence[str], **generation: Any) -> list[Request]:
+    settings = Generation(**{"max_tokens": 40, **generation})
+    return [
+        Request(str(index), Prompt(text, tuple(tokenizer.encode(text))), settings, index)
+        for index, text in enumerate(texts)
+    ]
+
+
+def questions(count: int, seed: int = 7) -> list[str]:
+    return [f"{question}\nAnswer:" for question, _ in word_problems(count, seed=seed)]
+
+
+def answered(model: Any, requests: Sequence[Request]) -> list[Completion]:
+    """Return the completions in the order of the requests, each of which is answered once."""
+    completions = {completion.id: completion for completion in model.generate(iter(requests))}
+    assert completions.keys() == {request.id for request in requests}
+    return [completions[request.id] for request in requests]
+
+
+def outcomes(completions: Sequence[Completion]) -> list[Any]:
+    return [(one.text, one.finish_reason, one.prompt_tokens, one.completion_tokens, one.error) for one in completions]
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, choose: Sequence[int] | Callable[[list[int]], int]) -> None:

@@ -1,11 +1,16 @@
-"""A server for the engine ``openai`` to ask, and torch on one thread."""
+"""A server for the engine ``openai`` to ask, a model for the engine ``transformers``, and torch on one thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.engines.transformers import TransformersEngine, TransformersModel
+from harness.models import find_model
+from harness.testing.tiny import make_tiny_model
 from tests.completions_server import CompletionsServer
 
 
@@ -32,3 +37,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned something of word problems, so that no two tokens are as likely; not to be changed."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "trained", steps=500)
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path) -> Iterator[TransformersModel]:
+    loaded = TransformersEngine().load(str(trained))
+    assert isinstance(loaded, TransformersModel)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(trained: Path) -> Any:
+    return find_model(str(trained)).tokenizer
