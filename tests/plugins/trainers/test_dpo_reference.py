@@ -179,6 +179,33 @@ def test_what_another_training_computed_meanwhile_stays(tiny: Path, pairs: Path,
     assert Cache(other, session.model, own._data, join("cpu"))._read() is None
 
 
+def test_in_float8_a_cache_is_of_the_pairs_that_are_held_out(
+    tiny: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rounded are the pairs that are learned from: held out with another seed, they are not those that are kept."""
+    from harness.interfaces import TrainingRun
+    from harness.training.parallel import join
+    from harness.training.session import Session
+    from harness_dpo import DPO
+    from harness_dpo.data import read_data
+    from harness_dpo.reference import Cache
+
+    def cache(seed: int, float8: Any) -> Cache:
+        options = DPO(
+            data=(str(pairs),), prompt_format="plain", sequence_length=128, validation_pairs=8, seed=seed,
+            device="cpu", lora_rank=4, float8=float8,
+        )  # fmt: skip
+        session = Session(options, TrainingRun(str(tiny), tmp_path, {}))
+        return Cache(options, session.model, read_data(options, session), join("cpu"))
+
+    for float8 in ("none", "tensorwise"):
+        cache(0, float8)._write(np.zeros((40, 2), np.float32))
+    assert cache(0, "tensorwise")._read() is not None and cache(1, "none")._read() is not None
+    capsys.readouterr()
+    assert cache(1, "tensorwise")._read() is None
+    assert "are stale (another choice of held-out pairs); not used" in capsys.readouterr().err
+
+
 def test_a_cache_of_another_model_or_template_is_not_used(train: Callable[..., Done], tmp_path: Path) -> None:
     texts = [f"{question} {answer}" for question, answer in word_problems(500)]
     model = make_tiny_model(tmp_path / "model", texts=texts, context=256)
