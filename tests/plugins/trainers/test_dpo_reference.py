@@ -206,6 +206,21 @@ def test_in_float8_a_cache_is_of_the_pairs_that_are_held_out(
     assert "are stale (another choice of held-out pairs); not used" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode", ["cached", "same", "adapter"])
+def test_policy_and_reference_round_alike_in_float8(
+    train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Also with other pairs held out than before: what was kept of those that are learned from now is not rounded."""
+    monkeypatch.setattr("harness.training.model.network.check_float8", lambda options, device: None)
+    seen = []
+    for seed in ("0", "1"):
+        done = train(f"seed {seed}", reference=mode, seed=seed, float8="tensorwise", lora_rank="4")
+        assert done.code == 0, done.err
+        assert losses(tmp_path / f"seed {seed}")[:2] == pytest.approx([LOG_2, LOG_2], abs=1e-6)
+        seen.append("computing the log-probabilities" in done.err)
+    assert seen == [mode == "cached"] * 2
+
+
 def test_a_cache_of_another_model_or_template_is_not_used(train: Callable[..., Done], tmp_path: Path) -> None:
     texts = [f"{question} {answer}" for question, answer in word_problems(500)]
     model = make_tiny_model(tmp_path / "model", texts=texts, context=256)
