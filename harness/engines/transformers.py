@@ -91,7 +91,7 @@ class TransformersEngine:
         return None
 
     def advice(self) -> str | None:
-        """Return what would run models faster: on a GPU vLLM does, whose steps do not wait for Python; else None."""
+        """Return what would generate faster: on a GPU vLLM does, whose steps do not wait for Python; else None."""
         if self._device_type() != "cuda":
             return None
         installed = importlib.util.find_spec("vllm") is not None

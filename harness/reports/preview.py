@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from harness.evaluation.plan import Plan
-from harness.interfaces import Engine, Tokenizer
+from harness.interfaces import Tokenizer
 from harness.reports.samples import on_one_line, printable
 from harness.reports.tables import table
 from harness.respondent import Respondent
@@ -24,7 +24,7 @@ def describe(plan: Plan) -> str:
         ["benchmark", f"{plan.benchmark.title} ({len(plan.selection):,} of {len(plan.examples):,} examples)"],
         ["model", plan.options.model],
         ["engine", f"{respondent.engine.name} ({respondent.engine_reason})"],
-        *(["faster", advice] for advice in _advice(respondent.engine)),
+        *(["faster", advice] for advice in _advice(plan)),
         ["prompt format", f"{respondent.format.name} ({respondent.choice.reason})"],
         *([name, value] for name, value in _said(respondent)),
         [
@@ -42,10 +42,10 @@ def describe(plan: Plan) -> str:
     return table(["", ""], facts).lstrip("\n")
 
 
-def _advice(engine: Engine) -> Iterator[str]:
-    """Yield what an engine says of another one, with which all would go faster here."""
-    advice = getattr(engine, "advice", None)
-    if advice is not None and (said := advice()):
+def _advice(plan: Plan) -> Iterator[str]:
+    """Yield what the engine says of another one, with which texts would be generated faster here."""
+    advice = getattr(plan.respondent.engine, "advice", None)
+    if plan.generates and advice is not None and (said := advice()):
         yield said
 
 

@@ -32,7 +32,7 @@ from harness.training.data.tokens import cache_folder
 from harness.training.graphs import Graphs, recorder
 from harness.training.metrics import Metrics, draw_curves, duration, means, peak_flops
 from harness.training.model.attention import fastest_kernels
-from harness.training.model.flash import settle_flash
+from harness.training.model.flash import flash_kernels, settle_flash
 from harness.training.model.float8 import gathers_float8, scale_weights
 from harness.training.model.memory import Shape
 from harness.training.model.network import Network, Objective, load_network, weights_dtype
@@ -101,7 +101,7 @@ def train(job: Job) -> Path:
     checkpoints = Checkpoints(
         job.run.out, ranks, identity=identity, card=card, tokenizer=job.tokenizer, kept=options.keep
     )
-    with checkpoints, fastest_kernels(ranks.device):
+    with checkpoints, fastest_kernels(ranks.device), flash_kernels(flash):
         start = checkpoints.latest()
         job.prepare(ranks)
         with Signals() as signals:

@@ -51,7 +51,7 @@ class TrainingOptions:
         lora_rank: rank of low-rank adapters that are trained in place of the weights, 0 for none; they are scaled by
             lora_alpha / lora_rank, and lora_targets names the layers that get one, by default all linear ones.
         float8: multiply matrices in float8 (Hopper, Ada and newer), each scaled by its largest element (``tensorwise``)
-            or row by row (``rowwise``); weights and masters stay as they are.
+            or row by row (``rowwise``); weights, masters and validations stay as they are.
         base_bits: 4 holds the frozen base of the adapters in 4 bits (QLoRA: NF4, double quantisation), 0 in dtype.
         validate_every, save_every, log_every: steps between; validation and saving also come at the end, and 0 means
             only then. patience: stop after so many validations in a row that are not the best so far, 0 for never.

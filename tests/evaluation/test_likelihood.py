@@ -72,6 +72,17 @@ def prompts(folder: Path, count: int = 8) -> Path:
     return path
 
 
+def test_what_generates_faster_is_not_said_where_nothing_is_generated(
+    tiny: Path, tmp_path: Path, harness: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.engines.transformers._has_gpu", lambda: True)
+    write_csv(tmp_path, "test", ROWS)
+    words = ["run", "-b", "mmlu", "--data", tmp_path, "-m", tiny, "-e", "transformers", "--set", CHOSEN, "--dry-run"]
+    for more, said in (([], True), (["--scoring", "loglikelihood"], False)):
+        done = harness(*words, *more)
+        assert done.code == 0 and ("faster " in done.out) == said
+
+
 def test_options_are_compared_as_they_are_by_token_and_by_byte_beside_the_words(tiny: Path, tmp_path: Path) -> None:
     parsers = ("choice", "loglikelihood", "loglikelihood_tokens", "loglikelihood_bytes")
     run = library.evaluate(

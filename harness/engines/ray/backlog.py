@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import heapify, heapreplace
+from heapq import heapreplace, nsmallest
 
 from harness.engines.ray.replica import Asked
 from harness.types import Request
 
 #: Seconds for which requests are gathered into one message, and how many at most.
 _GATHER, _MOST = 0.02, 256
+
+#: How many replicas get a share of what is gathered, so that of many none is sent each request by itself.
+_SHARES = 16
 
 #: Losses from which on a request is asked apart, and how many of its kind at most are asked with it, by its losses.
 APART = 2
@@ -60,6 +63,22 @@ class Backlog:
                 taken.append(Asked(request))
         return taken
 
+    def shares(self, free: Sequence[int]) -> list[list[Asked]]:
+        """Take requests and return what each replica gets, given how many more each may have: one by one, where most is
+        free, so that all have about as much to do and none is still busy when the others are done.
+
+        >>> backlog = Backlog(map(str, range(9)))
+        >>> [len(share) for share in backlog.shares([10, 10, 4])]
+        [5, 4, 0]
+        """
+        shares: list[list[Asked]] = [[] for _ in free]
+        places = nsmallest(_SHARES, ((-count, place) for place, count in enumerate(free)))  # in order, which is a heap
+        for asked in self.take(-sum(count for count, _ in places)):
+            count, place = places[0]
+            heapreplace(places, (count + 1, place))
+            shares[place].append(asked)
+        return shares
+
     def group(self, room: int) -> list[Asked]:
         """Return requests that are to be asked together, and with nothing else: those with the fewest losses."""
         self._apart.sort(key=lambda asked: asked.losses)
@@ -92,21 +111,3 @@ class Backlog:
             return [asked]
         self._apart.append(asked)
         return []
-
-
-def dealt(taken: Iterable[Asked], free: Sequence[int]) -> list[list[Asked]]:
-    """Return what each replica gets of `taken`, given how many more each may have: one by one, where most is free.
-
-    So all have about as much to do, and none is still busy when the others are done.
-
-    >>> [len(share) for share in dealt([None] * 9, [10, 10, 4])]
-    [5, 4, 0]
-    """
-    shares: list[list[Asked]] = [[] for _ in free]
-    places = [(-count, place) for place, count in enumerate(free)]
-    heapify(places)
-    for asked in taken:
-        count, place = places[0]
-        heapreplace(places, (count + 1, place))
-        shares[place].append(asked)
-    return shares

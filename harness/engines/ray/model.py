@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from harness.engines.ray.backlog import Backlog, dealt
+from harness.engines.ray.backlog import Backlog
 from harness.engines.ray.fleet import Fleet
 from harness.engines.ray.messages import Failed, News, Unanswered
 from harness.engines.ray.options import RayOptions
@@ -89,11 +89,11 @@ class RayModel:
         open_ = [each for each in ready if each is not self._apart]
         if not backlog.more or not any(each.free >= each.portion for each in open_):
             return False
-        taken = backlog.take(sum(each.free for each in open_))
-        for replica, share in zip(open_, dealt(taken, [each.free for each in open_]), strict=True):
+        shares = backlog.shares([each.free for each in open_])
+        for replica, share in zip(open_, shares, strict=True):
             if share:
                 replica.submit(self._epoch, share)
-        return bool(taken)
+        return any(shares)
 
     def _arrived(self, fleet: Fleet, backlog: Backlog, timeout: float) -> Iterator[Completion]:
         """Yield what has come, of each replica a message."""

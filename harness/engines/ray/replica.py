@@ -68,7 +68,7 @@ class Replica:
 
     @property
     def portion(self) -> int:
-        """How much room there must be for it to be given more."""
+        """How much room it must have for it, and others with it, to be given more."""
         return max(1, self.room // 8)
 
     def step(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,10 @@ class FlashChoice:
 def settle_flash(
     options: TrainingOptions, model: str, rows: TrainingRows, dtype: torch.dtype, packed: bool, ranks: Ranks
 ) -> str | None:
-    """Let torch attend by the fastest kernels for a training's rows, and return their name, None for its own.
+    """Return the name of the fastest kernels for a training's rows, None for torch's own.
 
     It is for long rows of several documents on a GPU, where the options leave attention open and results need not
-    repeat to the bit. All ranks take what the first one chooses.
+    repeat to the bit. All ranks take what the first one chooses, and torch's own where one of them cannot use that.
     """
     if options.attention != "auto" or options.deterministic or options.sequence_length < LONG:
         return None
@@ -66,7 +67,8 @@ def settle_flash(
     shape, heads = Shape.of(config), int(config.num_attention_heads)
     size = shape.attended // heads
     counts = heads, *[shape.key_values // size] * 2
-    inputs = [_random((batch.input_ids.numel(), count, size), ranks.device) for count in counts]
+    generator = torch.Generator(ranks.device).manual_seed(0)
+    inputs = [_random((batch.input_ids.numel(), count, size), generator).requires_grad_() for count in counts]
     kernel, scale = varlen_kernel(), size**-0.5
 
     def attend(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int) -> Tensor:
@@ -74,45 +76,59 @@ def settle_flash(
 
     choice = choose_flash(attend, inputs, batch.borders, batch.longest)
     name: str | None = ranks.gathered(choice.name)[0]
-    use_flash(name)
+    lacking = ranks.any(not _usable(name))
     if ranks.main and len(choice.said) > 1:
-        print(f"attention: {'; '.join(choice.said)}: taking {name or 'that'}", file=sys.stderr, flush=True)
-    return name
+        taken = f"torch's own, as another rank cannot use {name}" if lacking else name or "that"
+        print(f"attention: {'; '.join(choice.said)}: taking {taken}", file=sys.stderr, flush=True)
+    return None if lacking else name
 
 
 def choose_flash(attend: Attend, inputs: Sequence[Tensor], borders: Tensor, longest: int) -> FlashChoice:
-    """Try all kernels that torch knows and that are installed, and return the fastest; none is left in use.
+    """Try all kernels that torch knows and that are installed, and return the fastest; in use are those from before.
 
     `inputs` are queries, keys and values, [tokens, heads, size], which ask for gradients.
     """
     from torch.nn import attention
 
-    towards = _random(inputs[0].shape, inputs[0].device).detach()
+    towards = _random(inputs[0].shape, torch.Generator(inputs[0].device).manual_seed(1))
 
     def run() -> tuple[Tensor, ...]:
         output = attend(*inputs, borders, longest)
         return (output.detach(), *torch.autograd.grad(output, inputs, towards))
 
-    exact, least = run(), _seconds(run)
+    with flash_kernels(None):
+        exact, least = run(), _seconds(run)
     chosen, said = None, [f"torch's own {1000 * least:.2f} ms a layer"]
     for name in attention.list_flash_attention_impls():
         try:
-            use_flash(name)
-            apart = _apart(run(), exact)
-            seconds = _seconds(run)
+            with flash_kernels(name):
+                apart = _apart(run(), exact)
+                seconds = _seconds(run)
         except ImportError:
             continue  # not installed
         except Exception as error:  # whatever kernels of another version raise
             said.append(f"{name} is installed and cannot be used ({first_line(error)})")
             continue
-        finally:
-            use_flash(None)
         said.append(f"{name} {1000 * seconds:.2f} ms")
         if not apart <= _APART:
             said[-1] += f", but its results are {apart:.1%} away"
         elif seconds < least:
             chosen, least = name, seconds
     return FlashChoice(chosen, tuple(said))
+
+
+@contextmanager
+def flash_kernels(name: str | None) -> Iterator[None]:
+    """Let torch attend by the kernels of this name in here, None for its own, and behind it as it did before.
+
+    Raises ImportError where they are not installed.
+    """
+    before = flash_in_use()
+    try:
+        use_flash(name)
+        yield
+    finally:
+        use_flash(before)
 
 
 def use_flash(name: str | None) -> None:
@@ -132,10 +148,18 @@ def flash_in_use() -> str | None:
     return attention.current_flash_attention_impl()
 
 
-def _random(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return the same bf16 numbers each time, which ask for gradients."""
-    generator = torch.Generator(device).manual_seed(0)
-    return torch.randn(shape, dtype=torch.bfloat16, device=device, generator=generator).requires_grad_()
+def _usable(name: str | None) -> bool:
+    """Whether torch can attend by the kernels of this name in this process."""
+    try:
+        with flash_kernels(name):
+            return True
+    except Exception:  # whatever kernels of another version raise
+        return False
+
+
+def _random(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return the next bf16 numbers of a generator, on its device."""
+    return torch.randn(shape, dtype=torch.bfloat16, device=generator.device, generator=generator)
 
 
 def _apart(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:

@@ -134,13 +134,13 @@ class Cache:
     """Log-probabilities of all pairs under a model, computed once and kept in a file.
 
     The file is named by the digest of all that they depend on: the model, the tokens, the prompt format, and how
-    computing rounds. It is replaced as a whole, now and then while they are computed, so that an interrupted
-    computation goes on from there; those still to come are NaN in it.
+    computing rounds, in float8 which pairs too. It is replaced as a whole, now and then while they are computed, so
+    that an interrupted computation goes on from there; those still to come are NaN in it.
     """
 
     def __init__(self, options: DPOOptions, model: ModelFolder, data: Data, ranks: Ranks) -> None:
         self._options, self._model, self._data, self._ranks = options, model, data, ranks
-        float8 = "" if options.float8 == "none" else f"float8 {options.float8}, learning"
+        float8 = "" if options.float8 == "none" else f"float8 {options.float8}"
         rounded = [str(options.base_bits or ""), float8, flash_in_use() or ""]
         self._facts = {
             "model": model.digest,
@@ -149,6 +149,8 @@ class Cache:
             "weights": " ".join([str(weights_dtype(options, ranks.device)), *filter(None, rounded)]),
             "version": "2",
         }
+        if float8:  # those that are learned from are rounded, and those held out are not
+            self._facts["choice of held-out pairs"] = data.held_out
         name = hashlib.sha256(json.dumps(self._facts).encode()).hexdigest()
         self._folder = cache_folder().parent / "reference"
         self._path = self._folder / f"{name}.safetensors"

@@ -179,6 +179,48 @@ def test_what_another_training_computed_meanwhile_stays(tiny: Path, pairs: Path,
     assert Cache(other, session.model, own._data, join("cpu"))._read() is None
 
 
+def test_in_float8_a_cache_is_of_the_pairs_that_are_held_out(
+    tiny: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rounded are the pairs that are learned from: held out with another seed, they are not those that are kept."""
+    from harness.interfaces import TrainingRun
+    from harness.training.parallel import join
+    from harness.training.session import Session
+    from harness_dpo import DPO
+    from harness_dpo.data import read_data
+    from harness_dpo.reference import Cache
+
+    def cache(seed: int, float8: Any) -> Cache:
+        options = DPO(
+            data=(str(pairs),), prompt_format="plain", sequence_length=128, validation_pairs=8, seed=seed,
+            device="cpu", lora_rank=4, float8=float8,
+        )  # fmt: skip
+        session = Session(options, TrainingRun(str(tiny), tmp_path, {}))
+        return Cache(options, session.model, read_data(options, session), join("cpu"))
+
+    for float8 in ("none", "tensorwise"):
+        cache(0, float8)._write(np.zeros((40, 2), np.float32))
+    assert cache(0, "tensorwise")._read() is not None and cache(1, "none")._read() is not None
+    capsys.readouterr()
+    assert cache(1, "tensorwise")._read() is None
+    assert "are stale (another choice of held-out pairs); not used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["cached", "same", "adapter"])
+def test_policy_and_reference_round_alike_in_float8(
+    train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Also with other pairs held out than before: what was kept of those that are learned from now is not rounded."""
+    monkeypatch.setattr("harness.training.model.network.check_float8", lambda options, device: None)
+    seen = []
+    for seed in ("0", "1"):
+        done = train(f"seed {seed}", reference=mode, seed=seed, float8="tensorwise", lora_rank="4")
+        assert done.code == 0, done.err
+        assert losses(tmp_path / f"seed {seed}")[:2] == pytest.approx([LOG_2, LOG_2], abs=1e-6)
+        seen.append("computing the log-probabilities" in done.err)
+    assert seen == [mode == "cached"] * 2
+
+
 def test_a_cache_of_another_model_or_template_is_not_used(train: Callable[..., Done], tmp_path: Path) -> None:
     texts = [f"{question} {answer}" for question, answer in word_problems(500)]
     model = make_tiny_model(tmp_path / "model", texts=texts, context=256)
