@@ -160,7 +160,7 @@ def merged(folder: Path, base: Path) -> Any:
     adapter_card(folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; pickles are not read")
-    if "quantization_config" in read_json(base / "config.json", links=True):
+    if read_json(base / "config.json", links=True).get("quantization_config") is not None:
         raise ModelError(
             f"{folder}: its base {base} holds weights in few bits, into which nothing can be merged; give the model "
             "that it was made of: harness merge ADAPTER --base MODEL --out FOLDER"

@@ -291,7 +291,7 @@ class _Entry:
 def refuse_quantized(model: ModelFolder, trainer: str) -> None:
     """Raise ModelError for a model whose weights are kept in few bits: nothing could be learned or saved in them."""
     kept = model.config.get("quantization_config")
-    if kept:
+    if kept is not None:
         method = kept.get("quant_method", "unknown") if isinstance(kept, Mapping) else kept
         raise ModelError(
             f"{model}: its weights are quantized already ({str(method)[:40]!r}), and such are not trained; give the "
