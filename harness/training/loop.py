@@ -96,12 +96,16 @@ def train(job: Job) -> Path:
     _set_determinism(options, ranks)
     dtype = weights_dtype(options, ranks.device)
     identity = {**job.identity, "dtype": str(dtype).removeprefix("torch.")}  # auto is another one on another device
-    flash = settle_flash(options, job.run.model, job.rows, dtype, job.packed, ranks)
-    card = job.card if flash is None else {**job.card, "flash_attention": flash}
     checkpoints = Checkpoints(
-        job.run.out, ranks, identity=identity, card=card, tokenizer=job.tokenizer, kept=options.keep
+        job.run.out, ranks, identity=identity, card=job.card, tokenizer=job.tokenizer, kept=options.keep
     )
-    with checkpoints, fastest_kernels(ranks.device), flash_kernels(flash):
+    with (
+        checkpoints,
+        fastest_kernels(ranks.device),
+        flash_kernels(settle_flash(options, job.run.model, job.rows, dtype, job.packed, ranks)) as flash,
+    ):
+        if flash is not None:
+            checkpoints.note(flash_attention=flash)
         start = checkpoints.latest()
         job.prepare(ranks)
         with Signals() as signals:

@@ -94,9 +94,8 @@ class Checkpoints:
     """The output folder of a training, held against other processes.
 
     `identity` is what must be equal for a training to be resumed, as JSON data; `card` is what harness.json says, and
-    `kept` which checkpoints stay. All
-    ranks make one and call each method together. Raises RunError for a folder of another training, or of something else
-    altogether, or one that another process holds.
+    `kept` which checkpoints stay. All ranks make one and call each method together. Raises RunError for a folder of
+    another training, or of something else altogether, or one that another process holds.
     """
 
     def __init__(
@@ -118,6 +117,10 @@ class Checkpoints:
         except BaseException:
             self.close()
             raise
+
+    def note(self, **facts: str) -> None:
+        """Add to what harness.json says; before anything is saved."""
+        self._card = {**self._card, **facts}
 
     def _open(self, identity: dict[str, Any]) -> None:
         path = self.folder / TRAINING

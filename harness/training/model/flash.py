@@ -118,7 +118,7 @@ def choose_flash(attend: Attend, inputs: Sequence[Tensor], borders: Tensor, long
 
 
 @contextmanager
-def flash_kernels(name: str | None) -> Iterator[None]:
+def flash_kernels(name: str | None) -> Iterator[str | None]:
     """Let torch attend by the kernels of this name in here, None for its own, and behind it as it did before.
 
     Raises ImportError where they are not installed.
@@ -126,7 +126,7 @@ def flash_kernels(name: str | None) -> Iterator[None]:
     before = flash_in_use()
     try:
         use_flash(name)
-        yield
+        yield name
     finally:
         use_flash(before)
 
