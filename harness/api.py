@@ -286,6 +286,7 @@ def train(
     or tables by a tracker's name. Make the same call again after a crash or Ctrl-C, and it goes on where it stopped.
     Without `progress` nothing is said on standard error.
     """
+    from harness.calls import foreign
     from harness.training.recipe import read_recipe
 
     registry = registry or Registry()
@@ -300,7 +301,8 @@ def train(
         if not progress:
             silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(redirect_stderr(silence))
-        return chosen.train(run)
+        with foreign(chosen):
+            return chosen.train(run)
 
 
 @overload

@@ -20,7 +20,7 @@ from harness import limits, overdue
 from harness.errors import HarnessError, PluginError, PromptError
 from harness.interfaces import Benchmark, Engine, JudgedScorer, LikelihoodParser, Model, Parser, Scorer
 from harness.parsers import Explanation
-from harness.registry import described
+from harness.registry import DISTRIBUTION, described, origin
 from harness.types import (
     Choices,
     Columns,
@@ -71,6 +71,22 @@ class blamed:
             raise fault(
                 self._plugin, f"it raises {type(error).__name__}: {_said(error)}{place}", self._example
             ) from error
+
+
+class foreign(blamed):
+    """The same for plugins of other distributions: what one of ours raises where it should not is a fault of ours.
+
+    What the machine does to a plugin, a full disk or no memory, stays as it is.
+    """
+
+    __slots__ = ()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        given = origin(self._plugin)
+        ours = given is not None and given.distribution == DISTRIBUTION
+        machine = isinstance(error, OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+        if not ours and not machine:
+            super().__exit__(kind, error, trace)
 
 
 class timed(blamed):

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.calls import blamed
+from harness.calls import blamed, foreign
 from harness.config import configured
 from harness.errors import ConfigError, ModelError
 from harness.files import expanded
@@ -49,7 +49,8 @@ class Respondent:
         self.engine_reason = engine_reason
         self.tokenizer = tokenizer
         self.choice = choice
-        self.model_identity = dict(engine.identity(model))
+        with foreign(engine):
+            self.model_identity = dict(engine.identity(model))
         self.identity: Mapping[str, Any] = {
             "model": self.model_identity,
             "engine": running(engine).name,
@@ -182,7 +183,8 @@ def make_respondent(
     `options` are the user's for prompts. Raises ModelError for a model that the engine cannot tokenize for, ConfigError
     for a prompt format that is none, and options that do not fit it.
     """
-    tokenizer = engine.tokenizer(model)
+    with foreign(engine):
+        tokenizer = engine.tokenizer(model)
     choice = choose_format(
         model, prompt_format, tokenizer, applies_chat_template=engine.applies_chat_template, options=options
     )
@@ -196,7 +198,7 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
     """
     if name != "auto":
         engine = configured(tables, name, registry.engine(name))
-        problem = engine.available()
+        problem = _problem(engine)
         if problem is not None:
             raise ModelError(f"engine {engine.name!r} cannot run here: {problem}")
         if isinstance(engine, SpreadingEngine):
@@ -207,11 +209,17 @@ def choose_engine(name: str, tables: Mapping[str, Any], registry: Registry) -> t
     for each in AUTO_ENGINES:
         if each in enabled:
             engine = configured(tables, each, registry.engine(each))
-            problem = engine.available()
+            problem = _problem(engine)
             if problem is None:
                 return engine, "; ".join(["auto", *problems])
             problems.append(f"{each} cannot run here: {problem}")
     raise ModelError("; ".join(problems) or "no engine is installed that can load a model")
+
+
+def _problem(engine: Engine) -> str | None:
+    """Return why an engine cannot run here, None where it can."""
+    with foreign(engine):
+        return engine.available()
 
 
 def _spread(engine: SpreadingEngine, tables: Mapping[str, Any], registry: Registry) -> tuple[Engine, str]:

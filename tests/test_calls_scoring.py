@@ -326,3 +326,91 @@ def test_a_registry_that_is_given_is_the_one_that_comparisons_and_reports_use(tm
         compare(read)
     assert [metric.name for metric in compare(read, registry=registry).benchmarks[0].metrics] == ["accuracy"]
     assert "A title of its own" in "".join(render(read, registry=registry))
+
+
+ODDITIES = """
+import os
+from harness.hookspecs import hookimpl
+from harness.interfaces import BaseEngine
+
+def odd(where, given=None):
+    if os.environ["ODD"] == where:
+        raise ValueError("no reason")
+    return given
+
+class Engine(BaseEngine):
+    name = "odd"
+    def available(self):
+        return odd("available")
+    def tokenizer(self, model):
+        return odd("tokenizer")
+    def identity(self, model):
+        return odd("identity", {})
+    def advice(self):
+        return odd("advice")
+    def load(self, model):
+        return odd("load")
+
+class Trainer:
+    name = "odd"
+    def plan(self, run):
+        return odd("plan", "nothing")
+    def train(self, run):
+        return odd("train", run.out)
+
+class Tracker:
+    name = "odd"
+    def available(self):
+        return odd("tracking")
+    def start(self, run):
+        raise AssertionError
+
+@hookimpl
+def harness_engines():
+    return [Engine()]
+
+@hookimpl
+def harness_trainers():
+    return [Trainer()]
+
+@hookimpl
+def harness_trackers():
+    return [Tracker()]
+"""
+
+
+@pytest.mark.parametrize("where", ["available", "tokenizer", "identity", "advice", "load", "plan", "train", "tracking"])
+def test_engines_trainers_and_trackers_that_raise_are_named(
+    harness: Command, fake_distribution: FakeDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ODD", where)
+    kinds = {"engine": "engines", "trainer": "trainers", "tracker": "trackers"}
+    points = {f"harness.{kind}": {"odd": "harness_odd"} for kind in kinds.values()}
+    fake_distribution("harness-odd", entry_points=points, modules={"harness_odd": ODDITIES})
+    Path("asked.jsonl").write_text('{"prompt": "q"}\n')
+    words = ["run", "-b", "asked.jsonl", "-e", "odd", "-m", "any", "--prompt-format", "plain"]
+    kind = {"plan": "trainer", "train": "trainer", "tracking": "tracker"}.get(where, "engine")
+    if kind == "trainer":
+        words = ["train", "odd", "-m", "any", "-o", "out", *(["--plan"] if where == "plan" else [])]
+    elif kind == "tracker":
+        words += ["--set", 'trackers=["odd"]']
+    elif where != "load":
+        words += ["--dry-run"]
+    done = harness(*words)
+    assert done.code == 2 and done.err.count("\n") == 1, done.err
+    assert done.err.startswith(f"harness: {kind} 'odd' from harness-odd 1.0: it raises ValueError: no reason (harness_")
+
+
+def test_what_the_machine_does_to_a_plugin_is_not_laid_at_its_door() -> None:
+    for error in (OSError(28, "No space left on device"), MemoryError()):
+        with pytest.raises(type(error)), calls.foreign(Near()):
+            raise error
+    with pytest.raises(PluginError, match="it raises KeyError: 'a'"), calls.foreign(Near()):
+        raise KeyError("a")
+
+
+class Near:
+    """A plugin that no registry gave out."""
+
+    name = "near"

@@ -35,14 +35,18 @@ def command(
     harness train sft recipes/sft.toml -m base/ -o ckpt/ --plan
     harness train dpo recipes/dpo.toml -m ckpt/ -o aligned/ --set dpo.beta=0.05
     """
+    from harness.calls import foreign
     from harness.registry import Registry
     from harness.training.recipe import read_recipe
 
     chosen, run = read_recipe(trainer, Registry(disabled), file=recipe, pairs=pairs, flags=flags)
     if plan:
-        click.echo(chosen.plan(run))
+        with foreign(chosen):
+            said = chosen.plan(run)
+        click.echo(said)
         return
-    folder = chosen.train(run)
+    with foreign(chosen):
+        folder = chosen.train(run)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
         tell_place(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

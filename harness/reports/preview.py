@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from harness.calls import foreign
 from harness.evaluation.plan import Plan
 from harness.interfaces import Tokenizer
 from harness.reports.samples import on_one_line, printable
@@ -45,7 +46,11 @@ def describe(plan: Plan) -> str:
 def _advice(plan: Plan) -> Iterator[str]:
     """Yield what the engine says of another one, with which texts would be generated faster here."""
     advice = getattr(plan.respondent.engine, "advice", None)
-    if plan.generates and advice is not None and (said := advice()):
+    if not plan.generates or advice is None:
+        return
+    with foreign(plan.respondent.engine):
+        said = advice()
+    if said:
         yield said
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from harness.calls import foreign
 from harness.config import configured
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
@@ -28,7 +29,8 @@ def configured_trackers(names: Sequence[str], tables: Mapping[str, Any], registr
     found = []
     for name in dict.fromkeys(names):
         tracker = configured(tables, name, registry.tracker(name))
-        problem = tracker.available()
+        with foreign(tracker):
+            problem = tracker.available()
         if problem is not None:
             raise ConfigError(f"tracker {name!r}: {problem}")
         found.append(tracker)

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.calls import foreign
 from harness.errors import DataError, RunError, first_line
 from harness.files import replace_file
-from harness.interfaces import TrainingRun
+from harness.interfaces import Tracker, TrackerRun, TrainingRun
 from harness.training.batch import Batch, TrainingRows, steps_in_epoch, total_steps
 from harness.training.checkpoint.folder import BEST, LAST, METRICS, STEP, Checkpoints, TrainingProgress
 from harness.training.checkpoint.kept import is_asked, is_kept
@@ -162,7 +163,7 @@ class Loop:
         job, progress = self.job, self.progress
         if self.ranks.main:
             info = RunInfo(job.run.out.name, dict(job.run.recipe))
-            trackers = [tracker.start(info) for tracker in job.run.trackers]
+            trackers = [_started(tracker, info) for tracker in job.run.trackers]
             self.metrics = Metrics(job.run.out / METRICS, job.steps, progress.step, trackers)
             if progress.step:
                 self._say(f"going on behind step {progress.step:,} of {job.steps:,}")
@@ -441,6 +442,11 @@ class Signals(AbstractContextManager["Signals"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._restore()
+
+
+def _started(tracker: Tracker, info: RunInfo) -> TrackerRun:
+    with foreign(tracker):
+        return tracker.start(info)
 
 
 def _norms(gradients: list[Tensor]) -> list[Tensor]:
