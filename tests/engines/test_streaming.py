@@ -20,7 +20,7 @@ from harness.engines.transformers import TransformersEngine
 from harness.errors import ModelError
 from harness.interfaces import Model, StreamingModel
 from harness.models import find_model
-from harness.testing.tiny import make_tiny_model, word_problems
+from harness.testing.tiny import word_problems
 from harness.types import Completion, Generation, Prompt, Request
 from tests.completions_server import CompletionsServer, Reply, event
 from tests.engines.asking import change, request, scripted
@@ -62,18 +62,6 @@ def test_whatever_has_been_told_stands(text: str, stops: tuple[str, ...]) -> Non
         told += pieces.grow(settled(text[:end], stops))
         assert whole.startswith(told)
     assert told + pieces.grow(whole) == whole
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "trained", steps=25)
-
-
-@pytest.fixture(scope="module")
-def model(trained: Path) -> Iterator[Model]:
-    loaded = TransformersEngine().load(str(trained))
-    yield loaded
-    loaded.close()
 
 
 def prompts(trained: Path) -> list[Prompt]:

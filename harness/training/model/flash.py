@@ -78,7 +78,7 @@ def settle_flash(
     name: str | None = ranks.gathered(choice.name)[0]
     lacking = ranks.any(not _usable(name))
     if ranks.main and len(choice.said) > 1:
-        taken = f"torch's own, as another rank cannot use {name}" if lacking else name or "that"
+        taken = f"torch's own, as another rank cannot use {name}" if lacking else name or "torch's own"
         print(f"attention: {'; '.join(choice.said)}: taking {taken}", file=sys.stderr, flush=True)
     return None if lacking else name
 

@@ -165,7 +165,7 @@ def test_a_training_attends_by_them_says_so_and_leaves_them(train: Any, register
         assert train(**options) == ("", None, {None}), options
     attention.register_flash_attention_impl("FAST", register_fn=Kernels(seconds=0.03))
     said, kept, used = train()
-    assert said.endswith(" ms: taking that") and (kept, used) == (None, {None})
+    assert said.endswith(" ms: taking torch's own") and (kept, used) == (None, {None})
 
 
 def test_no_rank_attends_by_what_another_one_lacks(train: Any, registered: dict[str, Any]) -> None:
